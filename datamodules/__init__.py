@@ -1,0 +1,1 @@
+"""Sources of data; a batch is a pure function of (seed, step)."""

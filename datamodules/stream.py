@@ -1,0 +1,68 @@
+"""What every source of data is: batches as a pure function of (seed, step), handed to the trainer as ranges of steps."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from featscale.errors import require
+
+
+class Clocked(Protocol):
+    """A Lightning module with a step clock of its own."""
+
+    step: int
+    T: int
+    chunk: int
+
+
+class StepRanges(IterableDataset):
+    """Ranges (start, stop) of at most `chunk` steps, from where the module's clock stands to its end."""
+
+    def __init__(self, module: Clocked) -> None:
+        self.module = module
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for start in range(self.module.step, self.module.T, self.module.chunk):
+            yield start, min(start + self.module.chunk, self.module.T)
+
+
+class Stream(LightningDataModule):
+    """A source of batches.
+
+    Attributes: B, samples a step. input_shape, shape of one input. outputs, length of one target. classes, whether targets are one-hot
+    classes, so that an accuracy makes sense. device and dtype of what `batch` returns, set by :meth:`place`.
+    """
+
+    input_shape: tuple[int, ...]
+    outputs: int
+    classes: bool = False
+
+    def __init__(self, B: float) -> None:
+        super().__init__()
+        require(float("inf") == B or (B >= 1 and int(B) == B), "data.B", B, "an integer >= 1, or inf")
+        self.B = B
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+
+    def place(self, device: torch.device | str, dtype: torch.dtype) -> None:
+        """Make batches on `device` with `dtype`; called before `setup`."""
+        self.device, self.dtype = torch.device(device), dtype
+
+    @abstractmethod
+    def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs, shape (B, *input_shape), and targets, shape (B, outputs), of one step: a pure function of (seed, step)."""
+
+    @abstractmethod
+    def test_set(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, targets and weights that sum to 1: the test loss is Σ_i weights_i mean_outputs (f_i − y_i)²."""
+
+    def train_dataloader(self) -> Any:
+        """Ranges of steps for the module in training; the batches are made by :meth:`batch`, on the device."""
+        assert self.trainer is not None
+        return DataLoader(StepRanges(self.trainer.lightning_module), batch_size=None)

@@ -1,0 +1,1 @@
+"""The doors: the `featscale` command and what `train.py` needs of Hydra."""

@@ -1,0 +1,144 @@
+"""The only place that knows how Hydra is set up: the schema, where conf/ is, and Hydra's errors in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from featscale.errors import BadInput, require
+
+VERSION_BASE = "1.3"
+# What names a run; the rest says how and where it is done.
+SCIENCE = ("model", "data", "parameterization", "optimizer", "seed", "seeds", "steps", "rows_per_decade", "precision")
+
+
+@dataclass
+class RunSchema:
+    """The root of the configuration: a key that is not here is refused, wherever it comes from."""
+
+    name: str = MISSING
+    seed: int = MISSING
+    seeds: int = MISSING
+    steps: int = MISSING
+    rows_per_decade: int = MISSING
+    precision: str = MISSING
+    retry_failed: bool = False
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    parameterization: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    paths: dict[str, Any] = field(default_factory=dict)
+
+
+def register() -> None:
+    """Make the schema known to Hydra, and its errors exceptions rather than printed pages."""
+    ConfigStore.instance().store(name="schema", node=RunSchema)
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+
+
+def compose(conf: Path, overrides: Sequence[str]) -> DictConfig:
+    """The configuration that `train.py` would run with these overrides, checked.
+
+    Raises: BadInput in one line for anything Hydra refuses.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    register()
+    with initialize_config_dir(str(conf.resolve()), version_base=VERSION_BASE):
+        try:
+            cfg = hydra_compose("train", list(overrides))
+        except Exception as error:
+            raise bad_config(error) or BadInput("configuration", " ".join(overrides), str(error)) from error
+    check(cfg)
+    return cfg
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse keys that no part of the program reads, missing values, and references that do not resolve."""
+    known = {entry.name for entry in fields(RunSchema)}
+    for key in cfg:
+        require(key in known, str(key), "not a key of the configuration", KEYS)
+    for key in sorted(known):
+        require(key in cfg and not OmegaConf.is_missing(cfg, key) and cfg[key] is not None, key, "missing", "a value")
+    try:
+        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise bad_config(error) or error from error
+    require(cfg.precision in ("float32", "float64"), "precision", cfg.precision, "float32 or float64")
+    require(cfg.seeds >= 1, "seeds", cfg.seeds, "an integer >= 1")
+    require(cfg.seed >= 0, "seed", cfg.seed, "an integer >= 0")
+    require(cfg.steps >= 1, "steps", cfg.steps, "an integer >= 1")
+    require(cfg.rows_per_decade >= 1, "rows_per_decade", cfg.rows_per_decade, "an integer >= 1")
+
+
+def science(cfg: DictConfig) -> dict[str, Any]:
+    """The part of the configuration that names the run, as plain containers without paths."""
+    whole = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(whole, dict)
+    kept = {key: whole[key] for key in SCIENCE}
+    places = {str(value) for value in whole["paths"].values()}
+    for group in ("model", "data"):
+        kept[group] = {
+            key: value for key, value in kept[group].items() if value not in places or not isinstance(value, str)
+        }
+    return kept
+
+
+def bad_config(error: BaseException) -> BadInput | None:
+    """One line for an error of Hydra, OmegaConf or an instantiated class; None for an error of another kind."""
+    causes = _causes(error)
+    for cause in causes:
+        if isinstance(cause, BadInput):
+            return cause
+    texts = [" ".join(str(cause).split()) for cause in causes]
+    for text in texts:
+        for pattern, line in PATTERNS:
+            if found := re.search(pattern, text):
+                return BadInput(*line(found))
+    if type(error).__module__.split(".")[0] in ("hydra", "omegaconf", "antlr4", "yaml"):
+        return BadInput("configuration", type(error).__name__, next(filter(None, texts), "what Hydra accepts"))
+    return None
+
+
+KEYS = "a key that `python train.py --cfg job` shows"
+# Texts of Hydra and OmegaConf, and the (field, value, what is allowed) each becomes.
+PATTERNS: tuple[tuple[str, Callable[[re.Match[str]], tuple[str, str, str]]], ...] = (
+    (
+        r"Could not find '([^']+)/([^'/]+)' Available options in '[^']+': (.*?)(?: Config search path.*)?$",
+        lambda m: (m[1], m[2], "one of " + ", ".join(m[3].split())),
+    ),
+    (r"Could not find '([^']+)/([^'/]+)'", lambda m: (m[1], m[2], f"a file conf/{m[1]}/NAME.yaml")),
+    (
+        r"Value '(.*?)'(?: of type '\w+')? (?:could not be converted to|is not a valid) (\w+)",
+        lambda m: ("value", m[1], f"a value of kind {m[2]}"),
+    ),
+    (
+        r"Could not (?:override|append to config|delete from config)\W.*?'?([\w@/]+(?:\.\w+)*)'?",
+        lambda m: (m[1], "unknown", KEYS),
+    ),
+    (r"Key '([^']+)' (?:is )?not in (?:'\w+'|struct)", lambda m: (m[1], "not a key of the configuration", KEYS)),
+    (
+        r"Error in call to target '([^']+)': \w+\([\"'](?:\S+\(\) )?(.*?)[\"']\)",
+        lambda m: (m[1], m[2], "the arguments in its docstring"),
+    ),
+    (r"Error merging override (.*?)=(.*)$", lambda m: (m[1], m[2], "a value of the kind the schema gives")),
+)
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain

@@ -1,0 +1,1 @@
+"""What the solvable model predicts: exponents and loss curves."""

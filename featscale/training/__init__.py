@@ -1,0 +1,1 @@
+"""Training on Lightning: modules with their own step clock, checkpoints, and the run around them."""

@@ -1,0 +1,117 @@
+"""What all our Lightning modules share: a step clock, log-spaced rows, many steps per call, and an end on divergence."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from lightning import LightningModule
+
+from featscale.errors import require
+from featscale.numerics.grids import log_steps
+
+# A loss this many times its first value is called diverged, before it overflows.
+BLOW_UP = 1e6
+
+Row = dict[str, float | int]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where a seed left the track: its last finite logged step, the step where it was seen to be gone, and K there."""
+
+    seed: int
+    step: int
+    t: float
+    loss: float
+    K: float | None
+
+
+class CurveModule(LightningModule):
+    """A Lightning module that makes `T` steps on its own clock and keeps a curve of log-spaced rows.
+
+    Lightning's own step counter counts optimiser calls of one kind only and its loop costs a call a step, so `step` here is the number of
+    updates made and `training_step` makes a range of them. A subclass makes steps in `advance` and measures in `observe`; both must depend on
+    (seed, step) and the state alone, and all state must be in `state_dict` or the optimisers.
+
+    Arguments: T >= 1, steps of the run. eta > 0, flow time of one step. seeds, the seeds trained side by side. chunk, steps per call.
+    rows_per_decade, rows of the curve in a decade of steps.
+    """
+
+    def __init__(self, T: int, eta: float, seeds: tuple[int, ...], chunk: int = 100, rows_per_decade: int = 24) -> None:
+        super().__init__()
+        require(isinstance(T, int) and T >= 1, "steps", T, "an integer >= 1")
+        require(isinstance(chunk, int) and chunk >= 1, "trainer.chunk", chunk, "an integer >= 1")
+        require(all(seed >= 0 for seed in seeds) and len(seeds) >= 1, "seed", list(seeds), "integers >= 0")
+        self.automatic_optimization = False
+        self.T, self.eta, self.seeds, self.chunk = T, eta, seeds, chunk
+        self.log_steps = log_steps(T, rows_per_decade)
+        self.step = 0
+        self.rows: list[Row] = []
+        self.diverged: dict[int, Divergence] = {}
+
+    @abstractmethod
+    def advance(self, start: int, stop: int) -> None:
+        """Make the updates start, …, stop − 1."""
+
+    @abstractmethod
+    def observe(self) -> list[Row]:
+        """One row a seed at the present state: at least `seed` and `loss`."""
+
+    @abstractmethod
+    def flops_per_step(self) -> float:
+        """Floating-point operations of one step of all seeds, multiply and add counted as two; what is left out is said."""
+
+    def training_step(self, batch: tuple[int, int], batch_idx: int) -> None:
+        """Make the steps of the range, stopping to measure where a row is due."""
+        del batch_idx
+        start, stop = (int(edge) for edge in batch)
+        if start == 0 and not self.rows:
+            self.record()
+        for edge in self.log_steps[(self.log_steps > start) & (self.log_steps <= stop)]:
+            self.advance(self.step, int(edge))
+            self.step = int(edge)
+            self.record()
+            if len(self.diverged) == len(self.seeds):
+                self.trainer.should_stop = True
+                return
+        self.advance(self.step, stop)
+        self.step = stop
+
+    def record(self) -> None:
+        """Append a row for each seed that is still on the track."""
+        first = {row["seed"]: row["loss"] for row in self.rows[: len(self.seeds)]}
+        for row in self.observe():
+            seed, loss = int(row["seed"]), float(row["loss"])
+            if seed in self.diverged:
+                continue
+            if not np.isfinite(loss) or loss > BLOW_UP * first.get(seed, np.inf):
+                K = float(row["K"]) if "K" in row else None
+                self.diverged[seed] = Divergence(seed, self.step, self.eta * self.step, loss, K)
+            else:
+                self.rows.append({"step": self.step, "t": self.eta * self.step, **row})
+
+    def curve(self) -> pl.DataFrame:
+        """The rows so far, columns step, t, seed, loss and what else is measured; sorted by seed, then step."""
+        return pl.DataFrame(self.rows, infer_schema_length=None).sort("seed", "step")
+
+    def configure_optimizers(self) -> Any:
+        """No optimiser of Lightning's unless a subclass has one."""
+        return None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the clock and the curve, as plain containers."""
+        checkpoint["clock"] = {
+            "step": self.step,
+            "rows": self.rows,
+            "diverged": [asdict(divergence) for divergence in self.diverged.values()],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the clock and the curve back; rows after the checkpoint are made again."""
+        clock = checkpoint["clock"]
+        self.step, self.rows = clock["step"], list(clock["rows"])
+        self.diverged = {entry["seed"]: Divergence(**entry) for entry in clock["diverged"]}
