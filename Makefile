@@ -9,11 +9,17 @@ PIP_INSTALL := $(BIN)/pip install -qq --no-input --disable-pip-version-check --l
 # Two workers with one thread each: more threads than cores makes every one of them slower.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
-# The image archives that tests and the demo read; set FEATSCALE_DATA to use others.
+# Image archives and reference numbers for the tests and the demo; set these to use others, or to nothing for none.
 ifeq ($(origin FEATSCALE_DATA),undefined)
-  SHARED_DATA := $(shell cd ../shared/data 2>/dev/null && pwd)
-  ifneq ($(SHARED_DATA),)
-    export FEATSCALE_DATA := $(SHARED_DATA)
+  FOUND := $(shell cd ../shared/data 2>/dev/null && pwd)
+  ifneq ($(FOUND),)
+    export FEATSCALE_DATA := $(FOUND)
+  endif
+endif
+ifeq ($(origin FEATSCALE_REFERENCE),undefined)
+  FOUND := $(shell cd ../shared/reference 2>/dev/null && pwd)
+  ifneq ($(FOUND),)
+    export FEATSCALE_REFERENCE := $(FOUND)
   endif
 endif
 

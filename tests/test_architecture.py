@@ -29,7 +29,7 @@ TABLE = {
     "featscale.models": ("featscale.parameterization", "torch"),
     "featscale.training": (
         "featscale.models featscale.parameterization featscale.simulate featscale.numerics featscale.runs.record",
-        "torch lightning polars",
+        "torch lightning polars rich",
     ),
     "featscale.diagnostics": (
         "featscale.models featscale.parameterization featscale.simulate featscale.runs.record",
@@ -123,7 +123,7 @@ def violations(root: Path) -> list[str]:
     for path in source_files(root):
         file = path.relative_to(root).as_posix()
         importer = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        for line, target in sorted(imported(root, ast.parse(path.read_text(encoding="utf-8"), file))):
+        for line, target in sorted(set(imported(root, ast.parse(path.read_text("utf-8"), file)))):
             if why := objection(file, importer, target):
                 found.append(f"{file}:{line} imports {target}: {why}")
     return found

@@ -14,7 +14,10 @@ from rich.table import Table
 
 from featscale.cli.output import Json, emit
 
-Runs = Annotated[Path, typer.Option("--runs", help="The folder runs are written to; it need not exist yet.")]
+Runs = Annotated[
+    Path,
+    typer.Option("--runs", envvar="FEATSCALE_RUNS", help="The folder runs are written to; it need not exist yet."),
+]
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 

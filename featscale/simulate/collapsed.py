@@ -25,25 +25,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from featscale.errors import require
-from featscale.simulate.problem import Draw, Problem, draw, generator
+from featscale.simulate.problem import PURPOSES, Draw, Problem, draw, generator
 
 NOISE_BLOCK = 128
-# From this width on, updates of Q are collected and applied together: the matrix is then read, not rewritten, at each step.
-DELAY_WIDTH, DELAY = 192, 16
+# Rank-two updates of Q are collected and applied this many at a time: Q is read at each step and rewritten once a block.
+DELAY = 16
 
 
 @dataclass
 class State:
     """What the dynamics needs, nothing hidden.
 
-    mu, shape (E, N). C = ‖w‖²/N, shape (E, 1). Q, shape (E, N, N), absent when every gamma is 0. pending, shape (E, 2 DELAY, N): pairs (p, û) of the
-    updates p ûᵀ + û pᵀ that Q still lacks, those of the steps since the last multiple of DELAY; absent at small width.
+    mu, shape (E, N). C = ‖w‖²/N, shape (E, 1). Q, shape (E, N, N), and pending, shape (E, 2 DELAY, N): rows p, û, p, û, … of the updates p ûᵀ + û pᵀ
+    since the last multiple of DELAY, which Q still lacks; both absent when every gamma is 0.
     """
 
     mu: Tensor
@@ -52,15 +53,12 @@ class State:
     pending: Tensor | None = None
 
     @staticmethod
-    def initial(
-        E: int, N: int, rich: bool, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
-    ) -> State:
+    def initial(E: int, N: int, rich: bool, dtype: torch.dtype = torch.float64, device: Any = "cpu") -> State:
         """w = 0 and U = I, for E replicas of width N; `rich` if any gamma > 0."""
         mu, C = torch.zeros(E, N, dtype=dtype, device=device), torch.zeros(E, 1, dtype=dtype, device=device)
         if not rich:
             return State(mu, C)
-        Q = torch.eye(N, dtype=dtype, device=device).repeat(E, 1, 1)
-        return State(mu, C, Q, mu.new_zeros(E, 2 * DELAY, N) if N >= DELAY_WIDTH else None)
+        return State(mu, C, torch.eye(N, dtype=dtype, device=device).repeat(E, 1, 1), mu.new_zeros(E, 2 * DELAY, N))
 
 
 class Collapsed:
@@ -78,103 +76,130 @@ class Collapsed:
         device: torch.device | str = "cpu",
         draws: Sequence[Draw] | None = None,
     ) -> None:
-        require(
-            len(problems) == len(seeds) > 0,
-            "seeds",
-            len(seeds),
-            f"one for each of the {len(problems)} problems, at least one",
-        )
+        each = f"one for each of the {len(problems)} problems, at least one"
+        require(len(problems) == len(seeds) > 0, "seeds", len(seeds), each)
         shared = {(p.task, p.N, p.eta, p.B, p.sigma) for p in problems}
         require(len(shared) == 1, "problems", len(shared), "replicas that differ in gamma and seed only")
         problem, self.seeds = problems[0], tuple(seeds)
         self.N, self.B, self.eta = problem.N, problem.B, problem.eta
         self.draws = list(draws) if draws is not None else _draws(problem, self.seeds, device)
+        self.tensor = {"dtype": dtype, "device": torch.device(device)}
+        # On a CPU NumPy does the same steps with cheaper calls than torch, and its products of small matrices are faster.
+        self.on_numpy = self.tensor["device"].type == "cpu"
 
-        def rows(values: Sequence[Tensor]) -> Tensor:
-            return torch.stack(list(values)).to(dtype).to(device)
-
-        self.root = rows([d.x.sqrt() for d in self.draws])
-        self.h0 = rows([d.h0 for d in self.draws])
-        self.atom = rows([torch.tensor([d.atom], dtype=torch.float64) for d in self.draws])
-        self.blind = (self.atom + problem.sigma**2).sqrt()
-        self.gamma = rows([torch.tensor([p.gamma], dtype=torch.float64) for p in problems])
-        self.eta_gamma = self.eta * self.gamma
-        self.state = State.initial(len(seeds), self.N, bool((self.gamma > 0).any()), dtype, device)
-        self._noise: tuple[int, Tensor, Tensor] | None = None
+        gamma = np.array([[p.gamma] for p in problems])
+        atom = np.array([[d.atom] for d in self.draws])
+        self.root = self._array(torch.stack([d.x.sqrt() for d in self.draws]))
+        self.h0 = self._array(torch.stack([d.h0 for d in self.draws]))
+        self.atom, self.gamma, self.eta_gamma = (
+            self._array(torch.from_numpy(v)) for v in (atom, gamma, self.eta * gamma)
+        )
+        # The variance of the residual that no mode explains: what the width leaves out, and the label noise.
+        self.blind = self._array(torch.from_numpy(atom + problem.sigma**2))
+        self.state = State.initial(len(seeds), self.N, bool((gamma > 0).any()), dtype, device)
+        self._noise_of: tuple[int, tuple[Any, ...]] | None = None
 
     def loss(self) -> Tensor:
         """Population loss, without label noise, shape (E,)."""
-        h = self.h0 - self.root * self.state.mu
-        return h.square().sum(1) + self.atom[:, 0]
+        h = self.h0 - self.root * self._array(self.state.mu)
+        return torch.as_tensor((h * h).sum(1) + self.atom[:, 0])
 
     def K(self) -> Tensor:
         """Growth of the kernel 1 + γC, shape (E,)."""
-        return (1 + self.gamma * self.state.C)[:, 0]
+        return torch.as_tensor((1 + self.gamma * self._array(self.state.C))[:, 0])
 
     @torch.no_grad()
     def advance(self, start: int, stop: int) -> None:
         """Steps start, …, stop − 1. Where a run is cut into calls changes no bit of it."""
-        for step in range(start, stop):
-            u = self._gradient(step)
-            self._move(u, self._spread(u, step))
-
-    def _gradient(self, step: int) -> Tensor:
-        """û, shape (E, N)."""
-        h = torch.addcmul(self.h0, self.root, self.state.mu, value=-1)
-        if math.inf == self.B:
-            return self.root * h
-        z, chi2 = self._draw_noise(step)
-        L = torch.linalg.vecdot(h, h)[:, None] + self.blind.square()
-        r = torch.linalg.vecdot(h, z[:, :-1])[:, None] + self.blind * z[:, -1:]
-        spread = (chi2 * L).sqrt()
-        return self.root * (h * ((chi2 - spread * r / L) / self.B) + z[:, :-1] * (spread / self.B))
-
-    def _spread(self, u: Tensor, step: int) -> Tensor:
-        """Q û, shape (E, N); then Q takes its update, at once or (at large width) into the pending pairs."""
         state = self.state
-        if state.Q is None:
-            return u
-        Qu = torch.bmm(state.Q, u[:, :, None])[:, :, 0]
-        p = self.eta_gamma * (state.mu + (0.5 * self.eta_gamma * state.C) * u)
-        pair = torch.stack([p, u], dim=1)
-        if state.pending is None:
-            state.Q.baddbmm_(pair.mT, pair.flip(1))
-            return Qu
-        i = step % DELAY
+        mu, C = self._array(state.mu), self._array(state.C)
+        spread = None if state.Q is None else _Spread(self._array(state.Q), self._array(state.pending), self.eta_gamma)
+        with np.errstate(all="ignore"):
+            for step in range(start, stop):
+                u = self._gradient(mu, step)
+                Qu = u if spread is None else spread(u, mu, C, step)
+                mu_u, u_Qu = _dot(mu, u), _dot(u, Qu)
+                mu = mu + self.eta * Qu + (self.eta_gamma * (C + self.eta * mu_u)) * u
+                C = C + (2 * self.eta) * mu_u + self.eta**2 * u_Qu
+        state.mu, state.C = torch.as_tensor(mu), torch.as_tensor(C)
+
+    def _gradient(self, mu: Any, step: int) -> Any:
+        """û, shape (E, N)."""
+        h = self.h0 - self.root * mu
+        if self.B == math.inf:
+            return self.root * h
+        z, phi, r0, mean, deviation = (part[step % NOISE_BLOCK] for part in self._noise(step // NOISE_BLOCK))
+        L = _dot(h, h) + self.blind
+        spread = deviation * L**0.5
+        return (self.root * h) * (mean - spread * (_dot(h, z) + r0) / L) + phi * spread
+
+    def _noise(self, block: int) -> tuple[Any, ...]:
+        """Random numbers of a block of steps, first axis the step: functions of (seed, step).
+
+        z, shape (E, N); φ = √x z; the part of r̃ that no mode explains, χ²_B/B and √χ²_B/B, each of shape (E, 1).
+        """
+        if self._noise_of is None or self._noise_of[0] != block:
+            normal, chi2 = zip(*[self._random(seed, block) for seed in self.seeds], strict=True)
+            stack = np.stack if self.on_numpy else torch.stack
+            z, R = stack(normal, 1), stack(chi2, 1)
+            z, z0 = z[:, :, :-1], z[:, :, -1:]
+            self._noise_of = (block, (z, self.root * z, self.blind**0.5 * z0, R / self.B, R**0.5 / self.B))
+        return self._noise_of[1]
+
+    def _random(self, seed: int, block: int) -> tuple[Any, Any]:
+        """Standard normals, shape (NOISE_BLOCK, N + 1), and χ²_B, shape (NOISE_BLOCK, 1), of one seed."""
+        numpy, shape = np.random.default_rng((seed, PURPOSES.index("noise"), block)), (NOISE_BLOCK, self.N + 1)
+        chi2 = numpy.chisquare(self.B, (NOISE_BLOCK, 1))
+        if self.on_numpy:
+            dtype = np.float32 if self.tensor["dtype"] == torch.float32 else np.float64
+            return numpy.standard_normal(shape, dtype), chi2.astype(dtype)
+        rng = generator(seed, "noise", block, self.tensor["device"])
+        return torch.randn(shape, generator=rng, **self.tensor), torch.from_numpy(chi2).to(**self.tensor)
+
+    def _array(self, tensor: Tensor) -> Any:
+        """`tensor` as what the steps are made of: a NumPy view of it on a CPU, else a tensor."""
+        tensor = tensor.detach().to(**self.tensor)
+        return tensor.numpy() if self.on_numpy else tensor
+
+
+class _Spread:
+    """û ↦ Q û, and the update of Q by p ûᵀ + û pᵀ, p = ηγ (μ + ηγ C û / 2), in place and DELAY at a time."""
+
+    def __init__(self, Q: Any, pending: Any, eta_gamma: Any) -> None:
+        self.Q, self.pairs, self.eta_gamma = Q, pending, eta_gamma
+        # The same rows with each pair swapped, so that Σ p (û·x) + û (p·x) is one product.
+        E, rows, N = pending.shape
+        order = np.arange(rows).reshape(-1, 2)[:, ::-1].reshape(-1)
+        self.swapped = (
+            pending[:, order] if isinstance(pending, np.ndarray) else pending[:, torch.from_numpy(order.copy())]
+        )
+
+    def __call__(self, u: Any, mu: Any, C: Any, step: int) -> Any:
+        i = 2 * (step % DELAY)
+        column = u[:, :, None]
+        Qu = (self.Q @ column)[:, :, 0]
         if i:
-            # Rows come in pairs (p, u) and stand for p uᵀ + u pᵀ: the two coefficients of each pair are swapped.
-            rows = state.pending[:, : 2 * i]
-            coefficients = torch.bmm(rows, u[:, :, None]).view(-1, i, 2).flip(2).reshape(-1, 1, 2 * i)
-            Qu = Qu + torch.bmm(coefficients, rows)[:, 0]
-        state.pending[:, 2 * i : 2 * i + 2] = pair
-        if i == DELAY - 1:
-            swapped = state.pending.view(-1, DELAY, 2, self.N).flip(2).reshape_as(state.pending)
-            state.Q.baddbmm_(state.pending.mT, swapped)
+            Qu = Qu + ((self.pairs[:, :i] @ column).mT @ self.swapped[:, :i])[:, 0]
+        p = self.eta_gamma * (mu + (0.5 * self.eta_gamma * C) * u)
+        self.pairs[:, i], self.pairs[:, i + 1] = p, u
+        self.swapped[:, i], self.swapped[:, i + 1] = u, p
+        if i == 2 * (DELAY - 1):
+            self.flush()
         return Qu
 
-    def _move(self, u: Tensor, Qu: Tensor) -> None:
-        """μ and C take their update, given û and Q û."""
-        state, eta = self.state, self.eta
-        mu_u = torch.linalg.vecdot(state.mu, u)[:, None]
-        u_Qu = torch.linalg.vecdot(u, Qu)[:, None]
-        state.mu = torch.add(state.mu, Qu, alpha=eta).addcmul_(u, self.eta_gamma * (state.C + eta * mu_u))
-        state.C = state.C + (2 * eta) * mu_u + eta**2 * u_Qu
+    def flush(self) -> None:
+        """Apply the collected updates to Q."""
+        if isinstance(self.Q, np.ndarray):
+            self.Q += self.pairs.mT @ self.swapped
+        else:
+            self.Q.baddbmm_(self.pairs.mT, self.swapped)
 
-    def _draw_noise(self, step: int) -> tuple[Tensor, Tensor]:
-        """(z, z_0), shape (E, N + 1), and χ²_B, shape (E, 1), of a step: functions of (seed, step)."""
-        block, offset = divmod(step, NOISE_BLOCK)
-        if self._noise is None or self._noise[0] != block:
-            self._noise = (block, *self._noise_block(block))
-        return self._noise[1][offset], self._noise[2][offset]
 
-    def _noise_block(self, block: int) -> tuple[Tensor, Tensor]:
-        like, kind = self.h0, {"dtype": self.h0.dtype, "device": self.h0.device}
-        normal = [
-            torch.randn(NOISE_BLOCK, self.N + 1, generator=generator(seed, "noise", block, like.device), **kind)
-            for seed in self.seeds
-        ]
-        chi2 = [np.random.default_rng((seed, 3, block)).chisquare(self.B, NOISE_BLOCK) for seed in self.seeds]
-        return torch.stack(normal, dim=1), torch.from_numpy(np.stack(chi2, axis=1)).to(**kind)[:, :, None]
+def _dot(a: Any, b: Any) -> Any:
+    """Σ_i a_i b_i along the last axis, kept: shape (E, 1)."""
+    if isinstance(a, np.ndarray):
+        return np.vecdot(a, b)[:, None]
+    return torch.linalg.vecdot(a, b)[:, None]
 
 
 def _draws(problem: Problem, seeds: Sequence[int], device: torch.device | str) -> list[Draw]:

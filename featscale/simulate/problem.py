@@ -21,8 +21,8 @@ from featscale.errors import require
 from featscale.spectra import PowerLaw, SpectralMeasure
 
 MODE_BLOCK = 4096
-Purpose = Literal["features", "batch", "noise", "chi2"]
-PURPOSES: tuple[Purpose, ...] = ("features", "batch", "noise", "chi2")
+Purpose = Literal["features", "batch", "noise"]
+PURPOSES: tuple[Purpose, ...] = ("features", "batch", "noise")
 # Below this fraction of the largest, an eigenvalue of the float64 Gram matrix is rounding and carries no power.
 RANK_TOLERANCE = 1e-14
 
