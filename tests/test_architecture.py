@@ -28,7 +28,7 @@ TABLE = {
     "featscale.parameterization": ("", "torch"),
     "featscale.models": ("featscale.parameterization", "torch"),
     "featscale.training": (
-        "featscale.models featscale.parameterization featscale.simulate featscale.numerics featscale.runs.record",
+        "featscale.models featscale.parameterization featscale.simulate featscale.numerics featscale.runs",
         "torch lightning polars rich",
     ),
     "featscale.diagnostics": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from featscale.errors import BadInput, require
+from featscale.runs.directory import RunBusy
 
 VERSION_BASE = "1.3"
 # What names a run; the rest says how and where it is done.
@@ -93,6 +95,28 @@ def science(cfg: DictConfig) -> dict[str, Any]:
             key: value for key, value in kept[group].items() if value not in places or not isinstance(value, str)
         }
     return kept
+
+
+def in_one_line(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What `function` returns; bad input, a run in other hands and files that cannot be written become one line on stderr.
+
+    Returns: the function's result, or "bad input" or "failed".
+    """
+    try:
+        return function(*arguments)
+    except RunBusy as error:
+        sys.stderr.write(f"error: {error.filename}: busy: {error.strerror}\n")
+        return "failed"
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        sys.stderr.write(f"error: paths.runs: {error.filename or 'folder'}: a folder that can be written ({reason})\n")
+        return "bad input"
+    except Exception as error:
+        line = bad_config(error)
+        if line is None:
+            raise
+        sys.stderr.write(f"error: {line}\n")
+        return "bad input"
 
 
 def bad_config(error: BaseException) -> BadInput | None:

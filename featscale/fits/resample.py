@@ -58,6 +58,11 @@ class Nodes:
         """`f` of the rows, shape (S, G, 2), at the nodes, shape (S, G)."""
         return (self.weight * f).sum(axis=-1)
 
+    def part(self, nodes: slice) -> Nodes:
+        """The same curves at some of the nodes."""
+        rows = (value[:, nodes] for value in (self.row_log_t, self.row_loss, self.weight))
+        return Nodes(self.log_t[nodes], *rows, self.rows, self.labels, self.flags)
+
 
 def clean(t: ArrayLike, loss: ArrayLike, seed: ArrayLike | None = None) -> Rows:
     """Drop rows with t <= 0, order the rest, and cut every seed at its first row without a finite loss.
@@ -144,13 +149,13 @@ def default_window(rows: Rows) -> Window:
     return max(hi / 10.0**DEFAULT_DECADES, float(rows.t.min())), hi
 
 
-def resample(rows: Rows, window: Window) -> Nodes:
+def resample(rows: Rows, window: Window, floor: float = 0.0) -> Nodes:
     """Put the seeds' curves inside `window` on one grid of 24 nodes a decade, from the last first row to the first last row.
 
     The grid makes the fit indifferent to where rows are dense. A seed that covers less than three quarters of the seeds' log range
     is left out and flagged, for curves averaged over changing sets of seeds would jump.
 
-    Raises: BadInput for a window without two rows of some seed, seeds that do not overlap, a loss <= 0 inside the window.
+    Raises: BadInput for a window without two rows of some seed, seeds that do not overlap, a loss <= 0 or <= floor inside the window.
     Cost: O(n) to select, S G logarithms.
     """
     lo, hi = window[0] * (1 - ROUNDING), window[1] * (1 + ROUNDING)
@@ -161,7 +166,7 @@ def resample(rows: Rows, window: Window) -> Nodes:
         raise BadInput("window", f"{window[0]:g},{window[1]:g}", f"a window with at least two rows of a seed; {found}")
     t, loss = rows.t[inside], rows.loss[inside]
     edge = np.concatenate([[0], np.cumsum(count)])
-    _require_positive(t, loss, edge, rows.labels)
+    _require_above(floor, t, loss, edge, rows.labels)
     kept, flags = _overlapping(t, edge, rows.labels, window)
     low, high = max(t[edge[s]] for s in kept), min(t[edge[s + 1] - 1] for s in kept)
     x = np.linspace(np.log(low), np.log(high), max(5, 1 + round(PER_DECADE * np.log10(high / low))))
@@ -176,11 +181,12 @@ def resample(rows: Rows, window: Window) -> Nodes:
     return Nodes(x, row_log_t, row_loss, weight, count[kept], tuple(rows.labels[s] for s in kept), flags)
 
 
-def _require_positive(t: Array, loss: Array, edge: NDArray[np.int64], labels: tuple[Any, ...]) -> None:
+def _require_above(floor: float, t: Array, loss: Array, edge: NDArray[np.int64], labels: tuple[Any, ...]) -> None:
     i = int(np.argmin(loss))
-    if not loss[i] > 0:
-        seed = labels[int(np.searchsorted(edge, i, side="right")) - 1]
-        raise BadInput("loss", f"{loss[i]:g} at t={t[i]:g}, seed {seed}", "> 0 inside the window")
+    seed = labels[int(np.searchsorted(edge, i, side="right")) - 1]
+    where = f"at t={t[i]:g}, seed {seed}"
+    require(bool(loss[i] > 0), "loss", f"{loss[i]:g} {where}", "> 0 inside the window")
+    require(bool(loss[i] > floor), "floor", floor, f"below the smallest loss inside the window, {loss[i]:g} {where}")
 
 
 def _overlapping(

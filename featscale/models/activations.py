@@ -20,7 +20,8 @@ class Activation(nn.Module):
     For σ = ReLU^q the second moment is 2^(q−1) Γ(q + ½)/√π: √2 ReLU at q = 1.
 
     Derived; tests/models/test_activations.py compares with the average over samples.
-    Arguments: name, relu, tanh, erf or gelu. relu_power, q of ReLU^q, q > 1/2 so that its derivative has a second moment.
+    Arguments: name, relu, tanh, erf or gelu. relu_power, q of ReLU^q, q > 1/2 so that its derivative has a second
+    moment.
     Raises: BadInput for another name, or a power beside another activation than relu.
     """
 

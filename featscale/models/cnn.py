@@ -12,12 +12,14 @@ from featscale.parameterization.layers import KERNEL, Layers
 
 
 class CNN(nn.Module):
-    r"""3×3 convolutions to N channels with φ after each, 2×2 average pooling between them, the average over what is left, and a readout.
+    r"""3×3 convolutions to N channels, each with φ; 2×2 average pooling between them, a global average, a readout.
 
-    With the mean-field row: convolutions W * φ(h)/√(9 · channels), g = a·(spatial mean of φ(h_depth))/N, all entries N(0, 1).
+    With the mean-field row: convolutions W * φ(h)/√(9 · channels), g = a·(spatial mean of φ(h_depth))/N, all entries
+    N(0, 1).
 
-    Arguments: input_shape (channels, height, width), e.g. (1, 28, 28) or (3, 32, 32); its sides must allow depth − 1 poolings. outputs >= 1.
-    N, channels. depth >= 1, number of convolutions. input_power, mean square of a pixel. The rest as in :class:`featscale.models.mlp.MLP`.
+    Arguments: input_shape (channels, height, width), e.g. (1, 28, 28) or (3, 32, 32); its sides must allow depth − 1
+    poolings. outputs >= 1. N, channels. depth >= 1, number of convolutions. input_power, mean square of a pixel. The
+    rest as in :class:`featscale.models.mlp.MLP`.
     Raises: BadInput that names the field.
     """
 
@@ -57,7 +59,7 @@ class CNN(nn.Module):
         self.readout = layers.linear(N, outputs, "readout")
         pixels = [(height >> block) * (width >> block) for block in range(depth)]
         self.flops = 2 * (KERNEL**2 * N * (channels * pixels[0] + N * sum(pixels[1:])) + N * outputs)
-        """Floating-point operations of one input's forward pass, multiply and add counted as two; activations and pooling are left out."""
+        """Floating-point operations of one input's forward pass, multiply and add counted as two, without φ and pooling."""
 
     def features(self, x: Tensor) -> Tensor:
         """Spatial mean of φ(h_depth), shape (B, N), of inputs (B, *input_shape)."""

@@ -12,13 +12,14 @@ from featscale.parameterization.layers import Layers
 
 
 class MLP(nn.Module):
-    r"""g(x) = readout φ(h_depth), h_{l+1} = W_l φ(h_l), h_1 = W_0 x; the multipliers and scales of W and readout are those of `layers`.
+    r"""g(x) = readout φ(h_depth), h_{l+1} = W_l φ(h_l), h_1 = W_0 x, each with the multiplier and scale of `layers`.
 
     With the mean-field row: h_1 = W_0 x/√E|x|², h_{l+1} = W_l φ(h_l)/√N, g = a·φ(h_depth)/N, all entries N(0, 1).
 
-    Arguments: input_shape, flattened to D entries. outputs >= 1. N, width. depth >= 1, number of hidden layers. layers, which makes them from a row of
-    the table and a seed. activation and relu_power as in :class:`featscale.models.activations.Activation`. input_power, mean square of an input entry,
-    E|x|² = D · input_power (1/2 for the circle). bias, whether hidden layers have one; biases start at zero.
+    Arguments: input_shape, flattened to D entries. outputs >= 1. N, width. depth >= 1, number of hidden layers.
+    layers, which makes them from a row of the table and a seed. activation and relu_power as in
+    :class:`featscale.models.activations.Activation`. input_power, mean square of an input entry, E|x|² = D ·
+    input_power (1/2 for the circle). bias, whether hidden layers have one; biases start at zero.
     Raises: BadInput that names the field.
     """
 
@@ -44,7 +45,7 @@ class MLP(nn.Module):
         self.hidden = nn.ModuleList(hidden)
         self.readout = layers.linear(N, outputs, "readout")
         self.flops = 2 * (D * N + (depth - 1) * N**2 + N * outputs)
-        """Floating-point operations of one input's forward pass, multiply and add counted as two; activations are left out."""
+        """Floating-point operations of one input's forward pass, multiply and add counted as two, without φ."""
 
     def features(self, x: Tensor) -> Tensor:
         """φ(h_depth), shape (B, N), of inputs (B, *input_shape)."""

@@ -1,4 +1,4 @@
-"""How forward multipliers, initial scales and learning rates depend on width: a table of rules and the code that applies a row."""
+"""How multipliers, initial scales and learning rates depend on width: a table, and the code that applies a row."""
 
 from featscale.parameterization.centred import Centred
 from featscale.parameterization.layers import Layers, parameter_groups, tag

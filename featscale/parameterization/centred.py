@@ -18,11 +18,13 @@ class Centred(nn.Module):
 
     .. math:: f(x; \theta) = \frac{g(x; \theta) - g(x; \theta_0)}{\gamma}
 
-    θ₀ is kept in buffers, so a checkpoint holds it; f is exactly zero at θ₀. The parameters stay those of g, with their tags.
+    θ₀ is kept in buffers, so a checkpoint holds it; f is exactly zero at θ₀. The parameters stay those of g, with
+    their tags.
 
     Source: the parameterisation of Bordelon, Atanasov & Pehlevan 2024, arXiv:2409.17858, as summarised.
     Arguments: g, with its initial parameters, in the dtype of the run. gamma > 0.
-    Raises: BadInput if gamma is 0 (its limit is the linearised network), or below 1e-2 in less than float64, where (g − g₀)/γ cancels.
+    Raises: BadInput if gamma is 0 (its limit is the linearised network), or below 1e-2 in less than float64, where (g
+    − g₀)/γ cancels.
     Cost: one more forward pass a call.
     """
 
@@ -32,7 +34,7 @@ class Centred(nn.Module):
         exact = all(parameter.dtype == torch.float64 for parameter in g.parameters())
         require(
             gamma >= GAMMA_FLOAT32 or exact,
-            "gamma",
+            "parameterization.gamma",
             gamma,
             f"a number >= {GAMMA_FLOAT32} in float32, where (g - g0)/gamma cancels; or precision=float64",
         )

@@ -1,4 +1,4 @@
-"""Layers that get their multiplier and initial scale from a row of the table, and the optimiser groups that get their rates from it."""
+"""Layers that get their multiplier and scale from a row of the table, and optimiser groups that get their rates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KERNEL = 3
 
 
 def tag(parameter: nn.Parameter, role: Role, fan_in: float) -> nn.Parameter:
-    """The parameter, marked with its role and fan-in for :func:`parameter_groups`. A deep copy of a parameter loses the marks."""
+    """The parameter, marked for :func:`parameter_groups` with role and fan-in; a deep copy of it loses the marks."""
     parameter.role, parameter.fan_in = role, fan_in  # type: ignore[attr-defined]
     return parameter
 
@@ -44,7 +44,7 @@ class ScaledLinear(nn.Module):
 
 
 class ScaledConv2d(nn.Module):
-    """A 3×3 convolution, stride 1, zero padding 1, times its multiplier; W (fan_out channels, channels, 3, 3), b per channel or None."""
+    """A 3×3 convolution, stride 1, zero padding, times its multiplier; W (fan_out, channels, 3, 3), b per channel or None."""
 
     def __init__(
         self, weight: nn.Parameter, multiplier: float, bias: nn.Parameter | None, bias_multiplier: float
@@ -67,7 +67,8 @@ class ScaledConv2d(nn.Module):
 class Layers:
     """Makes a network's layers, one after another, by one row of the table and from one seed.
 
-    Weights are drawn in float64 on the CPU and then rounded, so that a seed means the same network in every dtype and on every device.
+    Weights are drawn in float64 on the CPU and then rounded, so that a seed means the same network in every dtype and
+    on every device.
 
     Arguments: rule, the row. seed >= 0. dtype of the parameters.
     """
@@ -82,8 +83,9 @@ class Layers:
     ) -> ScaledLinear:
         """A dense layer.
 
-        Arguments: fan_in, fan_out, sizes. role of the weights. bias, whether it has one. input_power, mean square of an input entry: the rule sees
-        fan_in · input_power = E|x|², so that the outputs start with unit variance whatever the scale of the data.
+        Arguments: fan_in, fan_out, sizes. role of the weights. bias, whether it has one. input_power, mean square of
+        an input entry: the rule sees fan_in · input_power = E|x|², so that the outputs start with unit variance
+        whatever the scale of the data.
         """
         return ScaledLinear(*self._parameters((fan_out, fan_in), role, bias, fan_in * input_power))
 

@@ -19,10 +19,13 @@ ROLES: tuple[Role, ...] = get_args(Role)
 class TensorRule:
     r"""How one tensor scales with its fan-in and with the width N of the network.
 
-    .. math:: \text{used} = \text{fan\_in}^{-a}\, W, \qquad W(0) \sim N(0, \sigma^2\, \text{fan\_in}^{-2b}), \qquad \eta = \eta_0 \gamma^2 N^c
+    .. math:: h = n^{-a} W x, \qquad W(0)_{ij} \sim N(0, \sigma^2 n^{-2b}), \qquad \eta = \eta_0 \gamma^2 N^c
 
-    Source: the three exponents are those of Yang & Hu 2021, arXiv:2011.14522 (with fan_in for n in a and b); γ² is the square of the
-    1/γ by which f differs from g, so that the initial speed of f does not depend on γ (derived; tests/parameterization/test_coordinates.py).
+    with n the fan-in.
+
+    Source: the three exponents are those of Yang & Hu 2021, arXiv:2011.14522 (with fan_in for n in a and b); γ² is
+    the square of the 1/γ by which f differs from g, so that the initial speed of f does not depend on γ (derived;
+    tests/parameterization/test_coordinates.py).
     Arguments: a, b, c, exponents. sigma >= 0, initial standard deviation before fan-in.
     """
 
@@ -48,8 +51,9 @@ class TensorRule:
 class Parameterization:
     """A row of the table: one rule for each role.
 
-    Roles: `input`, weights that the data enter. `hidden`, weights between two layers that grow with N. `readout`, weights from N features to the
-    outputs. `bias`, biases of input and hidden layers (a readout has none: centring makes it useless).
+    Roles: `input`, weights that the data enter. `hidden`, weights between two layers that grow with N. `readout`,
+    weights from N features to the outputs. `bias`, biases of input and hidden layers (a readout has none: centring
+    makes it useless).
     """
 
     name: str
@@ -72,9 +76,10 @@ MEAN_FIELD = Parameterization(
     readout=TensorRule(a=1, b=0, c=1),
     bias=TensorRule(a=0, b=0, c=1, sigma=0),
 )
-r"""g = a·φ(h_D)/N, h_{l+1} = W φ(h_l)/√fan_in, all weights N(0, 1), rate η₀γ²N: speed in function space and feature movement Θ(γ) at every N.
+r"""g = a·φ(h_D)/N, h_{l+1} = W φ(h_l)/√fan_in, all weights N(0, 1), rate η₀γ²N: features move by Θ(γ) at every N.
 
-Source: Bordelon, Atanasov & Pehlevan 2024, arXiv:2409.17858, as summarised; derived, tests/parameterization/test_coordinates.py."""
+Source: Bordelon, Atanasov & Pehlevan 2024, arXiv:2409.17858, as summarised;
+tests/parameterization/test_coordinates.py."""
 
 NTK = Parameterization(
     name="ntk",
@@ -94,7 +99,7 @@ STANDARD = Parameterization(
     readout=TensorRule(a=0, b=1 / 2, c=0),
     bias=TensorRule(a=0, b=0, c=0, sigma=0),
 )
-"""Weights N(0, 1/fan_in), no multipliers, one rate η₀γ² for all: what frameworks do; the speed in function space grows as N."""
+"""Weights N(0, 1/fan_in), no multipliers, one rate η₀γ²: what frameworks do; the speed in function space grows as N."""
 
 TABLE = {row.name: row for row in (MEAN_FIELD, NTK, STANDARD)}
 
@@ -115,8 +120,8 @@ def require_richness(gamma: float) -> None:
     """Raise BadInput unless gamma is a richness that a centred network can be divided by."""
     require(
         gamma != 0,
-        "gamma",
+        "parameterization.gamma",
         gamma,
         "a number > 0 for a network: its limit gamma -> 0 is the linearised network, a small gamma comes close to it",
     )
-    require(0 < gamma < math.inf, "gamma", gamma, "a number > 0")
+    require(0 < gamma < math.inf, "parameterization.gamma", gamma, "a number > 0")

@@ -1,0 +1,195 @@
+"""Many runs as one table: what there is, how each ended, and the curves of those that finished."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from featscale.errors import BadInput, require
+from featscale.runs.directory import (
+    CONFIG,
+    CURVE_COLUMNS,
+    LOCK,
+    RECORD,
+    SCIENCE,
+    RunDirectory,
+    pulse,
+    read_science,
+)
+from featscale.runs.identity import flattened, is_hash
+from featscale.runs.record import NONFINITE, Record, read_record
+
+log = logging.getLogger(__name__)
+
+# The columns of every table; those after them are entries of the science configuration under dotted names.
+COLUMNS: dict[str, type[pl.DataType]] = {
+    "name": pl.String,
+    "hash": pl.String,
+    "status": pl.String,
+    "cause": pl.String,
+    "step": pl.Int64,
+    "steps": pl.Int64,
+    "loss": pl.Float64,
+    "wall_seconds": pl.Float64,
+    "flops": pl.Float64,
+    "seconds_left": pl.Float64,
+    "heartbeat_age": pl.Float64,
+    "started": pl.String,
+    "ended": pl.String,
+    "path": pl.String,
+}
+MARKS = frozenset((CONFIG, SCIENCE, LOCK, RECORD))
+FINISHED = ("done", "diverged")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the table: the values of COLUMNS that are known, and the flattened science configuration."""
+
+    values: Mapping[str, Any]
+    science: Mapping[str, Any]
+
+
+def runs_table(root: str | Path) -> pl.DataFrame:
+    """One row for each run directory at any depth below `root`, sorted by name and hash.
+
+    Statuses are those of :meth:`featscale.runs.directory.RunDirectory.status`, and "unreadable" for a record that cannot be read, with
+    the reason as its cause. loss is the last one recorded; seconds_left and heartbeat_age are of runs without a record. name is the
+    folder's, wherever it was moved. Links to folders are not followed.
+    Arguments: root, a folder of runs, or one run directory.
+    Returns: columns COLUMNS, then the science configuration under dotted names (model.N, parameterization.gamma, …), null where a run
+    lacks an entry; an entry that has another kind in other runs is JSON text.
+    Raises: BadInput if `root` is no folder.
+    Cost: one small file a finished run, about 0.1 ms.
+    """
+    folder = Path(root)
+    require(folder.is_dir(), "root", root, "an existing folder of runs")
+    entries = [_entry(path, names) for path, names in _directories(folder)]
+    entries.sort(key=lambda entry: (entry.values["name"], entry.values["hash"]))
+    keys = dict.fromkeys(key for entry in entries for key in entry.science if key not in COLUMNS)
+    table = pl.DataFrame({name: [entry.values.get(name) for entry in entries] for name in COLUMNS}, schema=COLUMNS)
+    return table.with_columns(_column(key, [entry.science.get(key) for entry in entries]) for key in keys)
+
+
+def collect(root: str | Path, columns: Mapping[str, str] | None = None) -> pl.DataFrame:
+    """The curves below `root` that finished, done or diverged, as one tidy table; see :func:`curves`."""
+    return curves(runs_table(root), columns)
+
+
+def curves(table: pl.DataFrame, columns: Mapping[str, str] | None = None) -> pl.DataFrame:
+    """The curves of the finished runs in `table`, under each other, with what tells the runs apart.
+
+    Arguments: table, from :func:`runs_table`. columns, new name → entry of the science configuration to be put under that name whether it
+    varies or not, for example {"N": "model.N"}.
+    Returns: columns name, hash, those of `columns`, every science entry that differs between these runs, then the curves' own step, t,
+    seed, loss, …; an entry that is named like a column of the curves (seed) is left to them.
+    Raises: BadInput for a curve that cannot be read, an unknown entry, or a new name that is taken.
+    """
+    chosen = dict(columns or {})
+    runs = table.filter(pl.col("status").is_in(FINISHED))
+    frames = [RunDirectory(Path(path)).read_curve() for path in runs["path"]]
+    rows = pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame(schema=CURVE_COLUMNS)
+    science = [column for column in table.columns if column not in COLUMNS]
+    for name, entry in chosen.items():
+        require(entry in science, "columns", entry, f"an entry of the science configuration: {', '.join(science)}")
+        require(name not in (*rows.columns, "name", "hash"), "columns", name, "a name that no column has yet")
+    varying = [column for column in varying_columns(runs) if column not in (*rows.columns, *chosen)]
+    named = runs.select("name", "hash", *(pl.col(entry).alias(name) for name, entry in chosen.items()), *varying)
+    lengths = [frame.height for frame in frames]
+    return named[np.repeat(np.arange(len(frames)), lengths)].hstack(rows)
+
+
+def varying_columns(table: pl.DataFrame) -> list[str]:
+    """The science entries that differ between the runs of `table`."""
+    return [column for column in table.columns if column not in COLUMNS and table[column].n_unique() > 1]
+
+
+def _directories(root: Path) -> Iterator[tuple[str, set[str]]]:
+    """Every run directory at or below `root`, with the names of what is in it."""
+    waiting = [str(root.absolute())]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as scan:
+                inside = list(scan)
+        except OSError as error:
+            # Folders come and go while runs start; one that is there and cannot be read must be known.
+            log.warning("left out: %s: %s", folder, error.strerror)
+            continue
+        names = {item.name for item in inside}
+        if is_hash(os.path.basename(folder)) and names & MARKS:
+            yield folder, names
+        else:
+            waiting += (item.path for item in inside if item.is_dir(follow_symlinks=False))
+
+
+def _entry(path: str, names: set[str]) -> Entry:
+    parent, config = os.path.split(path)
+    values: dict[str, Any] = {"name": os.path.basename(parent), "hash": config, "path": path}
+    if RECORD in names:
+        try:
+            record = read_record(Path(path, RECORD))
+        except BadInput as error:
+            return Entry(values | {"status": "unreadable", "cause": error.allowed}, _science(path, names))
+        return Entry(values | _recorded(record), flattened(record.science))
+    signs = pulse(Path(path)) if LOCK in names else None
+    status = "running" if signs and signs.alive else ("interrupted" if CONFIG in names else "missing")
+    if signs:
+        beat = signs.beat
+        values |= {"step": _integer(beat.get("step")), "steps": _integer(beat.get("steps")), "heartbeat_age": signs.age}
+        values["seconds_left"] = signs.seconds_left if signs.alive else None
+    return Entry(values | {"status": status}, _science(path, names))
+
+
+def _recorded(record: Record) -> dict[str, Any]:
+    loss = record.metrics.get("loss")
+    return {
+        "status": record.status,
+        "cause": record.cause,
+        "step": record.step,
+        "steps": record.steps,
+        "loss": float(loss) if isinstance(loss, (int, float)) else None,
+        "wall_seconds": float(record.wall_seconds),
+        "flops": None if record.flops is None else float(record.flops),
+        "started": record.started,
+        "ended": record.ended,
+    }
+
+
+def _science(path: str, names: set[str]) -> Mapping[str, Any]:
+    """The flattened science of a run without a record; empty if it cannot be read."""
+    if SCIENCE not in names:
+        return {}
+    try:
+        entries = flattened(read_science(Path(path, SCIENCE)))
+    except BadInput as error:
+        log.warning("%s", error)
+        return {}
+    return {key: NONFINITE.get(value, value) if isinstance(value, str) else value for key, value in entries.items()}
+
+
+def _integer(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _column(name: str, values: Sequence[Any]) -> pl.Series:
+    """The values as a column of the narrowest kind that holds them all; JSON text where kinds are mixed."""
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds <= {bool}:
+        return pl.Series(name, values, pl.Boolean)
+    if kinds == {int} and all(value is None or -(2**63) <= value < 2**63 for value in values):
+        return pl.Series(name, values, pl.Int64)
+    if kinds <= {int, float}:
+        return pl.Series(name, [None if value is None else float(value) for value in values], pl.Float64)
+    if kinds == {str}:
+        return pl.Series(name, values, pl.String)
+    texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    return pl.Series(name, texts, pl.String)

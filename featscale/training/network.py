@@ -1,0 +1,100 @@
+"""A neural network in a γ-scaled parameterisation as a Lightning module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from featscale.errors import require
+from featscale.parameterization import Centred, Layers, parameter_groups
+from featscale.training.module import CurveModule, Row
+from featscale.training.optimizer import SGD
+from featscale.training.scaling import Scaling
+
+TEST_CHUNK = 1000
+
+
+class Source(Protocol):
+    """Where batches come from: a datamodule of `datamodules/`, or anything with these."""
+
+    B: float
+    input_shape: tuple[int, ...]
+    input_power: float
+    outputs: int
+    classes: bool
+
+    def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of one step."""
+
+    def test_set(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, targets, and weights that sum to 1."""
+
+
+class Network(CurveModule):
+    r"""One network trained online on the centred output f = [g(x; θ) − g(x; θ₀)]/γ.
+
+    The gradient is that of ½ mean_batch Σ_outputs (f − y)²; rows hold the test loss Σ_i weights_i mean_outputs (f_i − y_i)² and, for classes,
+    the accuracy. Flow time is t = eta0 * step.
+    Source: Bordelon, Atanasov & Pehlevan 2024, arXiv:2409.17858, for the mean-field parameterisation with richness.
+    Arguments: N, width. architecture, a function of input_shape, outputs, N, layers and input_power. data, a :class:`Source`. The rest as in
+    :class:`CurveModule`.
+    Raises: BadInput that names the field, before any data are read.
+    """
+
+    def __init__(
+        self,
+        N: int,
+        architecture: Callable[..., nn.Module],
+        data: Source,
+        parameterization: Scaling,
+        optimizer: SGD,
+        dtype: torch.dtype,
+        **clock: Any,
+    ) -> None:
+        super().__init__(eta=optimizer.eta0, **clock)
+        require(len(self.seeds) == 1, "seeds", len(self.seeds), "1 for a network; sweep the seed instead: -m seed=0,1,2")
+        require(data.B != float("inf"), "data.B", data.B, "an integer >= 1 for a network")
+        self.data, self.N, self.optimizer, self.scaling = data, N, optimizer, parameterization
+        layers = Layers(parameterization.row, self.seeds[0], dtype)
+        g = architecture(
+            input_shape=data.input_shape, outputs=data.outputs, N=N, layers=layers, input_power=data.input_power
+        )
+        self.f = Centred(g, parameterization.gamma)
+        self.forward_flops: float = g.flops  # type: ignore[assignment]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD with the rates of the parameterisation's row."""
+        gamma = self.scaling.gamma
+        return self.optimizer.build(parameter_groups(self.f.g, self.scaling.row, self.eta, gamma, self.N))
+
+    def on_fit_start(self) -> None:
+        """Take the raw optimiser and the test set."""
+        self.sgd = self.optimizers(use_pl_optimizer=False)
+        self.test = self.data.test_set()
+
+    def advance(self, start: int, stop: int) -> None:
+        """Make the updates start, …, stop − 1."""
+        seed = self.seeds[0]
+        for step in range(start, stop):
+            x, y = self.data.batch(seed, step)
+            loss = 0.5 * (self.f(x) - y).square().sum() / len(x)
+            self.sgd.zero_grad(set_to_none=True)
+            loss.backward()
+            self.sgd.step()
+
+    @torch.no_grad()
+    def observe(self) -> list[Row]:
+        """Test loss and, for classes, accuracy."""
+        x, y, weights = self.test
+        f = torch.cat([self.f(part) for part in x.split(TEST_CHUNK)])
+        row: Row = {"seed": self.seeds[0], "loss": float(weights.double() @ (f - y).double().square().mean(1))}
+        if self.data.classes:
+            row["accuracy"] = float((f.argmax(1) == y.argmax(1)).double().mean())
+        return [row]
+
+    def flops_per_step(self) -> float:
+        """Two forward passes (at θ and θ₀) and one backward pass at twice their cost, B inputs; activations are left out."""
+        return 4.0 * self.data.B * self.forward_flops
