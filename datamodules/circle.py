@@ -42,7 +42,7 @@ class Circle(Stream):
     input_shape = (2,)
     outputs = 1
     input_power = 0.5
-    """Mean square of an input entry."""
+    population = True
 
     def __init__(self, q: float, k_max: int = 1000, B: float = 384, test_size: int | None = None) -> None:
         super().__init__(B)

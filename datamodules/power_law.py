@@ -8,9 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.keyed import generator
 from datamodules.stream import Stream
 from featscale.errors import require
 from featscale.spectra import PowerLaw
+
+
+# A network reads features one by one; the solvable model streams over any number of modes.
+STORED_MODES = 10**6
 
 
 class PowerLawFeatures(Stream):
@@ -32,29 +37,28 @@ class PowerLawFeatures(Stream):
         self.task = PowerLaw(alpha, beta, M)
         self.sigma, self.test_size = sigma, test_size
         self.input_shape = (M,)
+        self.input_power = float(self.task.lambdas().mean()) if M <= STORED_MODES else math.nan
 
     def setup(self, stage: str | None = None) -> None:
-        """Put the spectrum on the device."""
+        """Put the spectrum on the device, where it is small enough to be sampled; the solvable model needs no samples."""
         del stage
+        if self.task.M > STORED_MODES:
+            return
         self.root = torch.from_numpy(np.sqrt(self.task.lambdas())).to(self.device, self.dtype)
         self.w_star = torch.from_numpy(self.task.w_star()).to(self.device, self.dtype)
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Fresh samples; shapes (B, M) and (B, 1)."""
         require(math.inf != self.B, "data.B", self.B, "an integer >= 1 for a model that sees samples")
-        rng = self._generator(seed, step)
+        rng = generator(seed, step, self.device)
         psi, y = self._samples(int(self.B), rng)
         return psi, y + self.sigma * torch.randn(y.shape, generator=rng, device=self.device, dtype=self.dtype)
 
     def test_set(self) -> tuple[Tensor, Tensor, Tensor]:
         """Samples without label noise, the same for every seed."""
-        psi, y = self._samples(self.test_size, self._generator(0, -1))
+        psi, y = self._samples(self.test_size, generator(0, -1, self.device))
         return psi, y, torch.full((self.test_size,), 1 / self.test_size, dtype=self.dtype, device=self.device)
 
     def _samples(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         psi = self.root * torch.randn(n, self.task.M, generator=rng, device=self.device, dtype=self.dtype)
         return psi, (psi @ self.w_star)[:, None]
-
-    def _generator(self, seed: int, step: int) -> torch.Generator:
-        key = np.random.SeedSequence((seed, step + 1)).generate_state(1, np.uint64)[0]
-        return torch.Generator(self.device).manual_seed(int(key) >> 1)

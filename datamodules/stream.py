@@ -36,13 +36,16 @@ class StepRanges(IterableDataset):
 class Stream(LightningDataModule):
     """A source of batches.
 
-    Attributes: B, samples a step. input_shape, shape of one input. outputs, length of one target. classes, whether targets are one-hot
-    classes, so that an accuracy makes sense. device and dtype of what `batch` returns, set by :meth:`place`.
+    Attributes: B, samples a step. input_shape, shape of one input. input_power, mean square of an input entry. outputs, length of
+    one target. classes, whether targets are one-hot classes, so that an accuracy makes sense. population, whether `batch` serves the
+    population gradient at B = inf. device and dtype of what `batch` returns, set by :meth:`place`.
     """
 
     input_shape: tuple[int, ...]
     outputs: int
+    input_power: float = 1.0
     classes: bool = False
+    population: bool = False
 
     def __init__(self, B: float) -> None:
         super().__init__()

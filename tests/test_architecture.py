@@ -36,7 +36,7 @@ TABLE = {
         "torch lightning scipy",
     ),
     "featscale.runs": ("", "polars pyarrow wandb"),
-    "featscale.fits": ("featscale.numerics", "scipy"),
+    "featscale.fits": ("featscale.numerics", "scipy polars"),
     "featscale.figures": (
         "featscale.spectra featscale.theory featscale.fits featscale.runs featscale.diagnostics",
         "matplotlib plotly polars",

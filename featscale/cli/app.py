@@ -7,9 +7,12 @@ import sys
 import typer
 
 from featscale.cli import fit, runs, theory
+from featscale.cli.demo import demo
 from featscale.cli.doctor import doctor
+from featscale.cli.figure import figure
 from featscale.cli.output import run
 from featscale.cli.simulate import simulate
+from featscale.cli.train import train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +25,9 @@ app.add_typer(theory.app, name="theory")
 app.command()(simulate)
 app.add_typer(fit.app, name="fit")
 app.add_typer(runs.app, name="runs")
+app.command()(figure)
+app.command(context_settings={"ignore_unknown_options": True})(train)
+app.command()(demo)
 app.command()(doctor)
 
 

@@ -20,6 +20,8 @@ from featscale.runs.directory import RunBusy
 VERSION_BASE = "1.3"
 # What names a run; the rest says how and where it is done.
 SCIENCE = ("model", "data", "parameterization", "optimizer", "seed", "seeds", "steps", "rows_per_decade", "precision")
+# Entries of the data group that say where files are and change nothing of what is in them.
+PLACES = ("folder", "cache", "download")
 
 
 @dataclass
@@ -68,15 +70,16 @@ def compose(conf: Path, overrides: Sequence[str]) -> DictConfig:
 
 def check(cfg: DictConfig) -> None:
     """Refuse keys that no part of the program reads, missing values, and references that do not resolve."""
-    known = {entry.name for entry in fields(RunSchema)}
-    for key in cfg:
-        require(key in known, str(key), "not a key of the configuration", KEYS)
-    for key in sorted(known):
-        require(key in cfg and not OmegaConf.is_missing(cfg, key) and cfg[key] is not None, key, "missing", "a value")
     try:
-        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        values = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise bad_config(error) or error from error
+    assert isinstance(values, dict)
+    known = {entry.name for entry in fields(RunSchema)}
+    for key in values:
+        require(key in known, str(key), "not a key of the configuration", KEYS)
+    for key in sorted(known):
+        require(values.get(key) not in (None, "???"), key, "missing", "a value")
     require(cfg.precision in ("float32", "float64"), "precision", cfg.precision, "float32 or float64")
     require(cfg.seeds >= 1, "seeds", cfg.seeds, "an integer >= 1")
     require(cfg.seed >= 0, "seed", cfg.seed, "an integer >= 0")
@@ -89,11 +92,7 @@ def science(cfg: DictConfig) -> dict[str, Any]:
     whole = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(whole, dict)
     kept = {key: whole[key] for key in SCIENCE}
-    places = {str(value) for value in whole["paths"].values()}
-    for group in ("model", "data"):
-        kept[group] = {
-            key: value for key, value in kept[group].items() if value not in places or not isinstance(value, str)
-        }
+    kept["data"] = {key: value for key, value in kept["data"].items() if key not in PLACES}
     return kept
 
 
@@ -156,6 +155,7 @@ PATTERNS: tuple[tuple[str, Callable[[re.Match[str]], tuple[str, str, str]]], ...
         r"Error in call to target '([^']+)': \w+\([\"'](?:\S+\(\) )?(.*?)[\"']\)",
         lambda m: (m[1], m[2], "the arguments in its docstring"),
     ),
+    (r"Interpolation key '([^']+)' not found full_key: ([\w.]+)", lambda m: (m[2], "${" + m[1] + "}", "a key that exists")),
     (r"Error merging override (.*?)=(.*)$", lambda m: (m[1], m[2], "a value of the kind the schema gives")),
 )
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from featscale.cli.figure import RunsFolder, show
 from featscale.cli.output import Json
+from featscale.cli.compose import compose, science
 from featscale.cli.train import door
+from featscale.runs.directory import RECORD, pulse
+from featscale.runs.identity import config_hash, run_path
 
 EXPERIMENTS = ("demo_gamma", "demo_regimes", "demo_bottleneck")
 IMAGES = "demo_mnist"
@@ -49,9 +55,10 @@ def _has_mnist() -> bool:
 
 def _train(experiments: tuple[str, ...], runs: Path) -> list[int]:
     """Run the sweeps, as many side by side as there are cores (at most two), with one progress line; returns exit codes."""
-    total = sum(_size(door().parent / "conf" / "experiment" / f"{name}.yaml") for name in experiments)
-    waiting, running, codes = list(experiments), {}, []
-    with _progress(total) as (update, console):
+    directories = set().union(*(_directories(name, runs) for name in experiments))
+    waiting, codes = list(experiments), []
+    running: dict[str, subprocess.Popen[str]] = {}
+    with _progress(len(directories)) as progress:
         while waiting or running:
             while waiting and len(running) < min(2, os.cpu_count() or 1):
                 name = waiting.pop(0)
@@ -59,8 +66,45 @@ def _train(experiments: tuple[str, ...], runs: Path) -> list[int]:
             for name in [name for name, process in running.items() if process.poll() is not None]:
                 process = running.pop(name)
                 codes.append(process.returncode)
-                if error := process.communicate()[1].strip():
-                    console.print(f"{name}: {error}", markup=False)
-            update(_done(runs))
+                lines = process.communicate()[1].strip()
+                if process.returncode:
+                    progress.console.print(f"{name}: {lines}", markup=False)
+            progress.update(progress.task_ids[0], completed=_done(directories))
             time.sleep(POLL)
     return codes
+
+
+def _start(experiment: str, runs: Path) -> subprocess.Popen[str]:
+    """One sweep as a process of its own, on one thread: small steps gain nothing from more."""
+    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    command = [sys.executable, str(door()), "-m", f"experiment={experiment}", f"paths.runs={runs}", "trainer.progress=false"]
+    return subprocess.Popen(command, env=os.environ | threads, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def _directories(experiment: str, runs: Path) -> set[Path]:
+    """The run directories that the sweep of an experiment fills."""
+    conf = door().parent / "conf"
+    params = yaml.safe_load((conf / "experiment" / f"{experiment}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    choices = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
+    configs = [compose(conf, [f"experiment={experiment}", *one]) for one in itertools.product(*choices)]
+    return {run_path(runs, cfg.name, config_hash(science(cfg))) for cfg in configs}
+
+
+def _done(directories: set[Path]) -> float:
+    """Runs finished, and the finished fraction of those that are running."""
+    done = 0.0
+    for directory in directories:
+        if (directory / RECORD).exists():
+            done += 1
+        elif beat := pulse(directory).beat:
+            done += beat["step"] / beat["steps"]
+    return done
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Progress]:
+    """A bar on stderr with the time left; plain lines where nobody watches."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.1f}/{task.total:.0f} runs"), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left:"), TimeRemainingColumn(), console=Console(file=sys.stderr)) as progress:
+        progress.add_task("training", total=total)
+        yield progress

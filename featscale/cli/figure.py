@@ -17,7 +17,9 @@ FIGURES = ("demo",)
 def figure(
     name: Annotated[str, typer.Argument(help="One of: demo; or all.")],
     runs: RunsFolder = Path("runs"),
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File, or folder for all; default runs/NAME.png.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File, or folder for all; default runs/NAME.png.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Draw a figure from the runs of that name and print its table.
@@ -48,9 +50,21 @@ def _table(lines: list, output: Path) -> None:
     for line in lines:
         low, high = line.interval
         measured = f"{line.measured:.3f} [{low:.3f}, {high:.3f}]"
-        table.add_row(line.task, f"{line.gamma:g}", measured, f"{line.theory:.3f}", f"{line.limit:.3f}", line.verdict, "; ".join(line.flags))
+        table.add_row(
+            line.task,
+            f"{line.gamma:g}",
+            measured,
+            f"{line.theory:.3f}",
+            f"{line.limit:.3f}",
+            line.verdict,
+            "; ".join(line.flags),
+        )
     console = Console()
     console.print(table)
-    console.print("measured: slope with 95 % interval over seeds, in the window that the figure states; theory here: the same fit to the flow at this")
-    console.print("width; limit: the exponent as width and time grow. agrees: the interval lies within the margin of theory here.")
+    console.print(
+        "measured: slope with 95 % interval over seeds, in the window that the figure states; theory here: the same fit to the flow at this"
+    )
+    console.print(
+        "width; limit: the exponent as width and time grow. agrees: the interval lies within the margin of theory here."
+    )
     console.print(f"figure: {output}", markup=False)

@@ -22,7 +22,9 @@ def door() -> Path:
     for folder in (PACKAGE.parent, PACKAGE / "_train"):
         if (folder / "train.py").is_file() and (folder / "conf" / "train.yaml").is_file():
             return folder / "train.py"
-    raise BadInput("featscale", str(PACKAGE), "an installation with train.py and conf/: install the wheel or the checkout again")
+    raise BadInput(
+        "featscale", str(PACKAGE), "an installation with train.py and conf/: install the wheel or the checkout again"
+    )
 
 
 def train(

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from featscale.errors import require
 from featscale.fits.curve import fit_curve
 from featscale.fits.verdict import verdict
+from featscale.runs.directory import RunDirectory
+from featscale.runs.table import runs_table
 from featscale.spectra import PowerLaw
 from featscale.theory.exponents import chi, exponents, regime
 from featscale.theory.finite_width import finite_width_measure
@@ -85,10 +87,22 @@ class Run:
 
     def mean(self) -> tuple[Array, Array, Array]:
         """t > 0, mean loss over seeds and its standard error (0 for one seed), each of shape (n,)."""
-        rows = self.curve.filter(pl.col("t") > 0).group_by("t").agg(
-            pl.col("loss").mean(), (pl.col("loss").std() / pl.len().sqrt()).fill_null(0.0).alias("error")
-        ).sort("t")
+        rows = (
+            self.curve.filter(pl.col("t") > 0)
+            .group_by("t")
+            .agg(pl.col("loss").mean(), (pl.col("loss").std() / pl.len().sqrt()).fill_null(0.0).alias("error"))
+            .sort("t")
+        )
         return rows["t"].to_numpy(), rows["loss"].to_numpy(), rows["error"].to_numpy()
+
+
+def load(folder: Path) -> list[Run]:
+    """The finished runs below `folder`; diverged and failed ones have no exponent and stay in `featscale runs list`."""
+    table = runs_table(folder)
+    return [
+        Run({key: value for key, value in row.items() if value is not None}, RunDirectory(Path(row["path"])).read_curve())
+        for row in table.filter(pl.col("status") == "done").iter_rows(named=True)
+    ]
 
 
 def data(runs: list[Run]) -> Demo:
@@ -175,7 +189,16 @@ def width_exponent(narrow: list[Run]) -> Line:
     alpha, beta = narrow[0].science[ALPHA], narrow[0].science[BETA]
     name = f"{regime(alpha, beta)} α={alpha:g} β={beta:g}: L ~ N^-r"
     limit = exponents(alpha, beta).width_exponent
-    return Line(name, narrow[0].gamma, fit.exponent, fit.interval, expected, limit, verdict(fit, expected, 2 * MARGIN), fit.flags)
+    return Line(
+        name,
+        narrow[0].gamma,
+        fit.exponent,
+        fit.interval,
+        expected,
+        limit,
+        verdict(fit, expected, 2 * MARGIN),
+        fit.flags,
+    )
 
 
 def draw(figure: Figure, demo: Demo) -> None:
@@ -204,7 +227,9 @@ def curves(axes: Axes, group: list[Series], title: str) -> None:
     for index, one in enumerate(group):
         color = f"C{index}"
         shown = np.unique(np.geomspace(1, len(one.t), 24).astype(int)) - 1
-        axes.errorbar(one.t[shown], one.loss[shown], one.error[shown], fmt="o", ms=3, lw=1, color=color, label=one.label)
+        axes.errorbar(
+            one.t[shown], one.loss[shown], one.error[shown], fmt="o", ms=3, lw=1, color=color, label=one.label
+        )
         if one.theory is not None:
             axes.plot(one.t, one.theory, color=color, lw=1)
         else:

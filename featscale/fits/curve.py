@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -110,13 +110,14 @@ def fit_curve(
     The curve fitted is the mean over seeds of log(L − E), not the log of the mean: log averages to the typical curve, the log of a mean of S
     seeds is low by var(L)/(2 S mean²), which bends the exponent where the relative scatter changes with t and lets the seed with the
     largest loss decide. With a known floor its exponent is the mean of the seeds' exponents to rounding, the very numbers whose scatter makes
-    the interval. The exponent of the arithmetic mean is reported beside it and flagged where the two part.
+    the interval. A free floor makes the fit nonlinear: the mean of the seeds' exponents would keep the bias of one seed's noise, the fit to
+    the mean curve sheds it. The exponent of the arithmetic mean is reported beside and flagged where the two part.
 
     The rows of one trajectory are correlated: one seed is one observation, and the residuals of a fit give no interval.
 
     Source: derived; tests/fits/test_curve.py (recovery, coverage of the interval).
     Arguments: t, flow time or steps, shape (n,); rows with t <= 0 are dropped. loss, shape (n,). seed, shape (n,), None for one seed.
-    window (lo, hi) in units of t; None for the last decade and a half. floor E >= 0, or "free". level of the interval, in (0, 1).
+    window (lo, hi) in units of t; None for the last decade and a half. floor E >= 0, "zero" or "free". level of the interval, in (0, 1).
     Returns: :class:`CurveFit`; doubts are in its flags.
     Raises: BadInput for bad shapes, t twice in a seed, loss <= 0 or <= floor inside the window, a window without rows.
     Accuracy: exact to rounding for exact power laws. Interpolation smooths nothing: a loss that is noisy row by row stays so.
@@ -127,15 +128,9 @@ def fit_curve(
     >>> round(fit.exponent, 10), round(fit.amplitude, 10), fit.flags
     (0.5, 2.0, ('one seed: no interval',))
     """
-    kind, E = _floor(floor)
-    require(0 < level < 1, "level", level, "a number in (0, 1)")
-    if window is not None:
-        allowed = "two numbers lo,hi with 0 < lo < hi"
-        require(len(window) == 2, "window", window, allowed)
-        require(0 < window[0] < window[1] < math.inf, "window", f"{window[0]:g},{window[1]:g}", allowed)
+    asked, kind, E = checked(window, floor, level)
     rows = clean(t, loss, seed)
-    window = default_window(rows) if window is None else (float(window[0]), float(window[1]))
-    nodes = resample(rows, window, E)
+    nodes = resample(rows, asked or default_window(rows), E)
     rows_needed = "zero or a value: a seed has fewer than 4 rows in the window"
     require(kind != "free" or int(nodes.rows.min()) >= 4, "floor", floor, rows_needed)
     whole = _estimate(nodes, kind, E)
@@ -155,7 +150,7 @@ def fit_curve(
         floor=E,
         floor_kind=kind,
         level=level,
-        window=window,
+        window=nodes.window,
         covered=(float(np.exp(nodes.log_t[0])), float(np.exp(nodes.log_t[-1]))),
         points=int(nodes.rows.sum()),
         seeds=nodes.labels,
@@ -192,16 +187,21 @@ def local_exponents(nodes: Nodes, E: float) -> tuple[Array, Array, float]:
     return np.exp(nodes.log_t[half : nodes.log_t.size - half]), chi, float(2 * half * spacing / math.log(10))
 
 
-def _floor(floor: float | str) -> tuple[FloorKind, float]:
-    if floor == "free":
-        return "free", 0.0
-    allowed = "a number >= 0, or free"
+def checked(window: Sequence[float] | None, floor: float | str, level: float) -> tuple[Window | None, FloorKind, float]:
+    """The window, the kind of floor and its known part, from what :func:`fit_curve` is given; BadInput names what is not allowed."""
+    require(0 < level < 1, "level", level, "a number in (0, 1)")
+    allowed = "zero, a number >= 0, or free"
     try:
-        E = float(floor)
+        E = 0.0 if floor in ("zero", "free") else float(floor)
     except (TypeError, ValueError):
         raise BadInput("floor", floor, allowed) from None
     require(0 <= E < math.inf, "floor", floor, allowed)
-    return ("given" if E > 0 else "zero"), E
+    kind: FloorKind = "free" if floor == "free" else "given" if E > 0 else "zero"
+    if window is None:
+        return None, kind, E
+    text, allowed = ",".join(f"{value:g}" for value in window), "two numbers lo,hi with 0 < lo < hi"
+    require(len(window) == 2 and 0 < window[0] < window[1] < math.inf, "window", text, allowed)
+    return (float(window[0]), float(window[1])), kind, E
 
 
 def _quantile(level: float, S: int) -> float:
@@ -225,7 +225,7 @@ def _estimate(nodes: Nodes, kind: FloorKind, E: float) -> _Estimate:
         return _Estimate((float(chi.mean()), float(log_A.mean()), E), chi, log_A, np.full(len(y), E))
     each = [free_floor(y[s], nodes.row_log_t[[s]], nodes.weight[[s]]) for s in range(len(y))]
     chi, log_A, floors = np.array(each).T
-    return _Estimate(_free_curve(nodes, y.mean(axis=0)), chi, log_A, floors)
+    return _Estimate(_free_curve(nodes, y.mean(axis=0)) if len(y) > 1 else each[0], chi, log_A, floors)
 
 
 def _free_curve(nodes: Nodes, y: Array) -> tuple[float, float, float]:
@@ -263,7 +263,7 @@ def _window_flags(fit: CurveFit, nodes: Nodes, apart: float) -> Iterator[str]:
     lower, upper = fit.halves
     if abs(lower - upper) > limit:
         yield f"window: exponent moves by more than {limit:.2g}: {lower:.4g} in its lower half, {upper:.4g} in its upper"
-    if np.ptp(fit.loss, axis=1).max() == 0:
+    if not fit.per_seed.any():
         yield "constant: the loss does not move in the window"
     elif fit.exponent < 0:
         yield "rising: the loss grows in the window"

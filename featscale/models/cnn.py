@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -63,6 +64,8 @@ class CNN(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Spatial mean of φ(h_depth), shape (B, N), of inputs (B, *input_shape)."""
+        # Twice as fast on a CPU at small N, and what tensor cores want.
+        x = x.contiguous(memory_format=torch.channels_last)
         h = self.phi(self.convolutions[0](x))
         for convolution in self.convolutions[1:]:
             h = self.phi(convolution(F.avg_pool2d(h, 2)))

@@ -21,6 +21,7 @@ form for Λ = 1, with the transform on z > 0, and with random matrices.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -31,10 +32,14 @@ Array = NDArray[np.float64]
 
 # A gap between eigenvalues leaves a ripple e^{−2φ/N} on the density, φ the sum above at v = 0 in the middle of the gap.
 SMOOTH = 8.0
-NODES_BUMP = 8
+NODES_BUMP, NODES_LATE = 12, 6
 NODES_SMOOTH = 10
 # Panels toward the lower edge shrink by this factor in √(u − edge), this many times: with M near N the density has scales down to 1/M there.
-GRADING, GRADES = 4.0, 14
+GRADING, GRADES = 4.0, 12
+# Bumps that get all their nodes; the later ones hold little power and get fewer.
+FINE = 100
+WIDE = 1.4
+ITERATIONS = 100
 CHUNK = 1 << 16
 
 
@@ -53,17 +58,22 @@ class Modes:
 
 
 class Curve(NamedTuple):
-    """Quadrature nodes on the support: u, v, position x and mass of the measure, each of shape (n,)."""
+    """Quadrature nodes on the support, x increasing, each of shape (n,).
 
-    u: Array
-    v: Array
+    p = u + iv, v > 0. x, position, and dx, its weight. rho0 = Σ ρ/|λ − p|² and rho1 = Σ ρλ/|λ − p|².
+    """
+
+    p: NDArray[np.complex128]
     x: Array
-    mass: Array
+    dx: Array
+    rho0: Array
+    rho1: Array
 
 
 def bottleneck_kappa(modes: Modes, N: float) -> float:
     """The root κ₀ of Σ λ_k/(λ_k + κ₀) = N; 0 where there are no more than N modes."""
-    missing = modes.count.sum() - N
+    total = modes.count.sum()
+    missing = total - N
     if missing <= 0:
         return 0.0
 
@@ -71,8 +81,8 @@ def bottleneck_kappa(modes: Modes, N: float) -> float:
         kappa = np.exp(log_kappa)
         return float(modes.count @ (kappa / (modes.lam + kappa)) - missing)
 
-    # Σ λ/(λ + κ) lies between count.sum() λ_min/(λ_min + κ) and trace/κ.
-    low, high = modes.lam[-1] * missing / modes.count.sum() / 2, 2 * (modes.count @ modes.lam) / N
+    # At the lower end no mode lacks more than missing/(2 total), at the upper end none reaches more than N/(2 total).
+    low, high = modes.lam[-1] * missing / total / 2, 2 * modes.lam[0] * total / N
     return float(np.exp(brentq(excess, np.log(low), np.log(high), xtol=1e-14, rtol=1e-14)))
 
 
@@ -83,66 +93,91 @@ def transform(modes: Modes, N: float, kappa: Array) -> tuple[Array, Array]:
 
 
 def support_curve(modes: Modes, N: float) -> Curve:
-    """Nodes along the whole support, x increasing; their masses sum to the power less the atom's.
+    """Nodes along the whole support.
 
-    Cost: O(√N) nodes times O(modes), about 5 Newton steps.
+    Accuracy: 1e-6 relative in integrals of smooth functions. Cost: O(√N) nodes times O(modes), about 5 Newton steps.
     """
     lower, upper = _outer_edges(modes, N)
     u, du = _panels(modes, N, lower, upper)
     order = np.argsort(u, kind="stable")
     u, du = u[order], du[order]
-    x, v, mass = np.empty((3, u.size))
     rows = max(1, CHUNK // modes.lam.size)
-    for start in range(0, u.size, rows):
-        part = slice(start, start + rows)
-        v[part], x[part], mass[part] = _density(modes, N, u[part])
-    return Curve(u, v, x, mass * du)
+    parts = [_follow(modes, N, u[start : start + rows]) for start in range(0, u.size, rows)]
+    v, x, slope, rho0, rho1 = (np.concatenate(column) for column in zip(*parts, strict=True))
+    inside = v > 0
+    return Curve((u + 1j * v)[inside], x[inside], (slope * du)[inside], rho0[inside], rho1[inside])
 
 
-def _density(modes: Modes, N: float, u: Array) -> tuple[Array, Array, Array]:
-    """v, x and the mass per du at each u, shape (n,); zero mass outside the support."""
+def vector_mass(curve: Curve) -> Array:
+    """Masses of ρ_N, the measure of the vector with power ρ_k in mode k, shape (n,); their sum is the power less the atom's."""
+    return curve.p.imag / (np.pi * curve.x) * curve.rho1 * curve.dx
+
+
+def eigenvalue_count(curve: Curve, N: float) -> Array:
+    """How many eigenvalues each node stands for, shape (n,); their sum is N or the number of modes, whichever is smaller."""
+    return N / np.pi * curve.p.imag / np.abs(curve.p) ** 2 * curve.dx
+
+
+def _follow(modes: Modes, N: float, u: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """v, x, dx/du and the sums of powers at each u, shape (n,); v = 0 outside the support."""
     w, difference = modes.weight, modes.lam - u[:, None]
     distance = difference**2
-    y = _root(w, distance, N, _start(modes, N, u, distance))
+    y = _root(modes, N, u, distance, _start(modes, N, u, distance))
     inverse = 1 / (distance + y[:, None])
-    v, modulus = np.sqrt(y), u**2 + y
-    x = modulus / N * (inverse @ (modes.count * modes.lam))
-    power = inverse @ (modes.rho * modes.lam)
+    v = np.sqrt(y)
+    x = (u**2 + y) / N * (inverse @ (modes.count * modes.lam))
+    rho0, rho1 = inverse @ modes.rho, inverse @ (modes.rho * modes.lam)
     np.multiply(inverse, inverse, out=inverse)
     # dx = |x'|²/Re x' du along the curve, x'(p) = 1 − Σ λ²/(λ − p)²/N; on the curve Re x' = 2 v² Σ λ²/|λ − p|⁴/N, without cancellation.
-    real = 2 * y / N * (inverse @ w)
+    real = np.where(y > 0, 2 * y / N * (inverse @ w), 1.0)
     imaginary = 2 * v / N * (np.multiply(difference, inverse, out=difference) @ w)
-    inside = y > 0
-    real[~inside] = 1.0
-    return v, x, np.where(inside, v / (np.pi * x) * power * (real + imaginary**2 / real), 0.0)
+    return v, x, real + imaginary**2 / real, rho0, rho1
 
 
 def _start(modes: Modes, N: float, u: Array, distance: Array) -> Array:
     """A guess of v² at each u, shape (n,): from the nearest eigenvalue alone, or where terms blend from their sum's limit v = π λ²/(N gap)."""
-    k = np.clip(np.searchsorted(-modes.lam, -u), 1, modes.lam.size - 1) if modes.lam.size > 1 else np.zeros(u.size, int)
-    gap = np.abs(modes.lam[k - 1] - modes.lam[k]) if modes.lam.size > 1 else np.full(u.size, np.inf)
+    alone = (modes.weight / N - distance).max(axis=1)
+    if modes.lam.size == 1:
+        return alone
+    k = np.clip(np.searchsorted(-modes.lam, -u), 1, modes.lam.size - 1)
+    gap = modes.lam[k - 1] - modes.lam[k]
     blended = np.pi * modes.weight[k] / (N * gap)
-    blended = np.where((blended > gap / 2) & (u > modes.lam[-1]), blended, 0.0)
-    return np.maximum(0.8 * blended**2, (modes.weight / N - distance).max(axis=1))
+    return np.maximum(alone, np.where((blended > gap / 2) & (u > modes.lam[-1]), 0.8 * blended**2, 0.0))
 
 
-def _root(w: Array, distance: Array, N: float, y: Array) -> Array:
-    """The y = v² >= 0 with Σ w/(distance + y) = N for each row of distance, shape (n, modes), from a guess y > 0; 0 where there is none.
+def _root(modes: Modes, N: float, u: Array, distance: Array, y: Array) -> Array:
+    """The y = v² >= 0 with Σ λ²/(distance + y) = N at each u, from a guess; 0 where there is none. distance = (λ − u)², shape (n, modes).
 
     The reciprocal of the sum is concave in y: Newton's method for it rises to the root from below, and from above falls below it at once.
     """
-    floor = np.maximum((w / N - distance).max(axis=1), 1e-300)
-    y, inverse = np.maximum(y, floor), np.empty_like(distance)
-    for _ in range(100):
+    w, inverse = modes.weight, np.empty_like(distance)
+    # A little below the bound, which is a difference and has lost digits near an edge.
+    floor = np.maximum((w / N * (1 - 1e-14) - distance).max(axis=1), 1e-300)
+    near = _near_zero(modes, N, u)
+    y = np.maximum(y, floor)
+    for _ in range(ITERATIONS):
         np.reciprocal(np.add(distance, y[:, None], out=inverse), out=inverse)
         total = inverse @ w
+        excess = total - N
+        if near.any():
+            excess = np.where(near, _excess_near_zero(modes, N, u, y, inverse), excess)
         slope = np.multiply(inverse, inverse, out=inverse) @ w
-        new = np.maximum(y + total / slope * (total / N - 1), floor)
+        new = np.maximum(y + total / slope * (excess / N), floor)
         done = np.all(np.abs(new - y) <= 1e-8 * new)
         y = new
         if done:
             break
     return np.where(y > 1e-290, y, 0.0)
+
+
+def _near_zero(modes: Modes, N: float, u: Array) -> NDArray[np.bool_]:
+    """Where Σ λ²/|λ − p|² − N is a small difference of large numbers: below all eigenvalues, if their number is near N."""
+    return (u < modes.lam[-1]) & (modes.count.sum() < 2 * N)
+
+
+def _excess_near_zero(modes: Modes, N: float, u: Array, y: Array, inverse: Array) -> Array:
+    """Σ λ²/|λ − p|² − N, written so that it keeps its digits as p → 0: λ² = |λ − p|² + 2λu − |p|²."""
+    return modes.count.sum() - N + 2 * u * (inverse @ (modes.count * modes.lam)) - (u**2 + y) * (inverse @ modes.count)
 
 
 def _outer_edges(modes: Modes, N: float) -> tuple[float, float]:
@@ -157,42 +192,68 @@ def _outer_edges(modes: Modes, N: float) -> tuple[float, float]:
             return float(np.log((modes.weight / (distance + np.exp(log_q)) ** 2).sum() / N))
 
         q = np.exp(brentq(excess, np.log(low), np.log(high), xtol=1e-14, rtol=1e-14))
-        edges.append(float(modes.lam[end] + side * q))
-    return edges[0], edges[1]
+        edges.append(modes.lam[end] + side * q)
+    lower = np.array(edges[:1])
+    if _near_zero(modes, N, lower):
+        for _ in range(5):
+            inverse = 1 / (modes.lam - lower) ** 2
+            slope = 2 * (inverse / (modes.lam - lower) @ modes.weight)
+            lower = lower - _excess_near_zero(modes, N, lower, np.zeros(1), inverse[None]) / slope
+    return float(lower[0]), float(edges[1])
 
 
 def _panels(modes: Modes, N: float, lower: float, upper: float) -> tuple[Array, Array]:
     """Quadrature nodes u and weights du on [lower, upper]: fine where eigenvalues stand apart, coarse where the density is smooth."""
-    lam, gap = modes.lam, -np.diff(modes.lam)
+    lam, gap, log_u = modes.lam, -np.diff(modes.lam), np.log(modes.lam - lower)
     roughness = SMOOTH * N * gap**2 / (8 * lam[1:] * lam[:-1] * np.minimum(modes.count[1:], modes.count[:-1]))
     rough = np.flatnonzero(roughness > 1)
     left, right = _inner_edges(modes, N, rough)
-    parts = [_bump(np.array([lam[0]]), np.array([upper]))]
-    parts += [_bump(lam[rough], left), _bump(lam[rough + 1], right)]
+    # Bumps that touch across a wide gap vary on the scale of u − lower.
+    wide = (left == right) & (log_u[rough] - log_u[rough + 1] > WIDE)
+    parts = [_bump(lam[:1], np.array([upper]), NODES_BUMP), _toward(lower, lam[-1])]
+    for part, nodes in ((slice(0, FINE), NODES_BUMP), (slice(FINE, None), NODES_LATE)):
+        k, narrow = rough[part], ~wide[part]
+        parts.append(_bump(lam[k[narrow]], left[part][narrow], nodes))
+        parts.append(_bump(lam[k[narrow] + 1], right[part][narrow], nodes))
+    for k in rough[wide]:
+        ends = np.linspace(log_u[k + 1], log_u[k], int(np.ceil(2 * (log_u[k] - log_u[k + 1]))) + 1)
+        parts.append(_geometric(lower, ends[:-1], ends[1:]))
     # Panels of a smooth stretch: no longer than a few v, v = gap/(π roughness) here, nor than half of u − lower.
-    log_u = np.log(lam - lower)
     for start, stop in _stretches(rough, lam.size):
         cost = np.cumsum(roughness[start:stop] / 6 - np.diff(log_u[start : stop + 1]) / 0.7)
         cuts = start + np.searchsorted(cost, np.arange(1, int(cost[-1]) + 1)) + 1
         points = np.unique(np.concatenate([[start], np.minimum(cuts, stop), [stop]]))
-        s, ds = _gauss(log_u[points[1:]], log_u[points[:-1]], NODES_SMOOTH)
-        parts.append((lower + np.exp(s), ds * np.exp(s)))
-    s = np.concatenate([[0.0], GRADING ** -np.arange(GRADES, -1.0, -1.0)])
-    s, ds = _gauss(s[:-1], s[1:], NODES_SMOOTH)
-    parts.append((lower + (lam[-1] - lower) * s**2, (lam[-1] - lower) * 2 * s * ds))
+        parts.append(_geometric(lower, log_u[points[1:]], log_u[points[:-1]]))
     u, du = (np.concatenate(column) for column in zip(*parts, strict=True))
     return u, du
+
+
+def _geometric(lower: float, low: Array, high: Array) -> tuple[Array, Array]:
+    """Nodes on panels of ln(u − lower)."""
+    s, ds = _gauss(low, high, NODES_SMOOTH)
+    return lower + np.exp(s), ds * np.exp(s)
+
+
+def _toward(lower: float, smallest: float) -> tuple[Array, Array]:
+    """Nodes from the lower edge to the smallest eigenvalue, smooth in s = √(u − lower).
+
+    The density has a scale of its own at s ~ |lower|/√smallest: nothing where modes abound, everything where there are about N.
+    """
+    grades = np.clip(np.ceil(np.log(10 * smallest / max(abs(lower), 1e-300)) / np.log(GRADING)), 1, GRADES)
+    s = np.concatenate([[0.0], GRADING ** -np.arange(grades, -1.0, -1.0)])
+    s, ds = _gauss(s[:-1], s[1:], NODES_SMOOTH)
+    return lower + (smallest - lower) * s**2, (smallest - lower) * 2 * s * ds
 
 
 def _stretches(rough: NDArray[np.intp], size: int) -> list[tuple[int, int]]:
     """Index ranges (start, stop) of eigenvalues between which no gap is rough."""
     ends = np.concatenate([[-1], rough, [size - 1]])
-    return [(int(a) + 1, int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True) if b > a + 1]
+    return [(int(a) + 1, int(b)) for a, b in pairwise(ends) if b > a + 1]
 
 
-def _bump(centre: Array, edge: Array) -> tuple[Array, Array]:
+def _bump(centre: Array, edge: Array, n: int) -> tuple[Array, Array]:
     """Nodes between an eigenvalue and where its bump ends; in u = centre + (edge − centre) sin θ a semicircle is smooth."""
-    theta, weight = _gauss(np.zeros(1), np.full(1, np.pi / 2), NODES_BUMP)
+    theta, weight = _gauss(np.zeros(1), np.full(1, np.pi / 2), n)
     span = (edge - centre)[:, None]
     return (centre[:, None] + span * np.sin(theta)).ravel(), (np.abs(span) * np.cos(theta) * weight).ravel()
 
@@ -231,15 +292,12 @@ def _rise(modes: Modes, N: float, origin: Array, side: Array, q: Array, gap: Arr
         rows = max(1, CHUNK // modes.lam.size)
         for start in range(0, active.size, rows):
             part = active[start : start + rows]
-            signed = (modes.lam - (origin + side * q)[part][:, None]) * side[part][:, None]
-            inverse = 1 / signed
+            inverse = 1 / ((modes.lam - (origin + side * q)[part][:, None]) * side[part][:, None])
             square = inverse * inverse
             phi, slope = square @ modes.weight, 2 * ((square * inverse) @ modes.weight)
-            # d/dq of φ is `slope` here; Newton on φ^{−1/2} − N^{−1/2}.
-            with np.errstate(divide="ignore"):
-                new[start : start + rows] = q[part] + np.where(
-                    slope < 0, -2 * phi / slope * (np.sqrt(phi / N) - 1), np.inf
-                )
+            # Past the largest φ^{−1/2} there is no edge: the bumps touch.
+            step = np.divide(2 * phi * (np.sqrt(phi / N) - 1), -slope, out=np.full(part.size, np.inf), where=slope < 0)
+            new[start : start + rows] = q[part] + step
         bad = ~(new < gap[active])
         touch[active[bad]] = True
         done = bad | (np.abs(new - q[active]) <= 1e-13 * q[active])

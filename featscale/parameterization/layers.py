@@ -55,7 +55,8 @@ class ScaledConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, channels, height, width) to (B, fan_out, height, width)."""
-        h = self.multiplier * F.conv2d(x, self.weight, padding=KERNEL // 2)
+        # The multiplier is on the weights here: there are fewer of them than of pixels.
+        h = F.conv2d(x, self.multiplier * self.weight, padding=KERNEL // 2)
         return h if self.bias is None else h + self.bias_multiplier * self.bias[:, None, None]
 
     def extra_repr(self) -> str:
@@ -94,7 +95,9 @@ class Layers:
     ) -> ScaledConv2d:
         """A 3×3 convolution of `channels` to `fan_out` channels, fan-in 9 · channels; the rest as in :meth:`linear`."""
         shape = (fan_out, channels, KERNEL, KERNEL)
-        return ScaledConv2d(*self._parameters(shape, role, bias, KERNEL**2 * channels * input_power))
+        weight, multiplier, b, b_multiplier = self._parameters(shape, role, bias, KERNEL**2 * channels * input_power)
+        weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        return ScaledConv2d(weight, multiplier, b, b_multiplier)
 
     def _parameters(
         self, shape: tuple[int, ...], role: Role, bias: bool, fan_in: float

@@ -170,9 +170,7 @@ class RunDirectory:
         """
         if (self.path / RECORD).exists():
             return self.read_record().status
-        if pulse(self.path).alive:
-            return "running"
-        return "interrupted" if (self.path / CONFIG).exists() else "missing"
+        return unfinished(self.path, pulse(self.path))
 
 
 class Claim:
@@ -259,6 +257,13 @@ def pulse(path: Path) -> Pulse:
     except OSError:
         return Pulse(alive, None, {})
     return Pulse(alive, age, _object(text))
+
+
+def unfinished(path: Path, signs: Pulse) -> Status:
+    """The status of a run without a record."""
+    if signs.alive:
+        return "running"
+    return "interrupted" if (path / CONFIG).exists() else "missing"
 
 
 def read_science(path: Path) -> Mapping[str, Any]:

@@ -65,14 +65,14 @@ def canonical(value: Any, field: str = "science") -> Any:
 
 
 def flattened(science: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested mappings under dotted keys.
+    """The leaves of nested dictionaries under dotted keys.
 
     >>> flattened({"model": {"N": 4, "depth": 2}, "seed": 0})
     {'model.N': 4, 'model.depth': 2, 'seed': 0}
     """
     leaves: dict[str, Any] = {}
     for key, value in science.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             leaves.update(flattened(value, f"{prefix}{key}."))
         else:
             leaves[f"{prefix}{key}"] = value

@@ -71,11 +71,11 @@ class Stop:
 class Record:
     """What is kept of a finished run beside its curve.
 
-    status: "done", "diverged" (a result: where is in `stopped`) or "failed", with its cause. name and hash, the folder. science, what the
-    hash is of. seeds, trained side by side. step, updates made, of steps asked for. wall_seconds of training. started, ended, ISO
-    8601 in UTC. stopped, where seeds left the track. metrics, numbers at the end, `loss` among them (the mean over seeds). flops of the
-    run, all seeds, an estimate. overrides, as typed. device, host, versions, git as :mod:`featscale.runs.provenance` finds them. extra,
-    entries of other writers of this schema, kept as they are.
+    status: "done", "diverged" (a result; `stopped` says where) or "failed", with its cause. name and hash, the folder. science, what the
+    hash is of; read from a file it is in its canonical form. seeds, trained side by side. step, updates made, of steps asked for.
+    wall_seconds of training. started, ended, ISO 8601 in UTC. stopped, where seeds left the track. metrics, numbers at the end, `loss`
+    among them (the mean over seeds). flops of the run, all seeds, an estimate. overrides, as typed. device, host, versions, git as
+    :mod:`featscale.runs.provenance` finds them. extra, entries of other writers of this schema, kept as they are.
     Raises: BadInput for a value of the wrong kind.
     """
 
@@ -140,8 +140,7 @@ class Record:
         for name in REQUIRED:
             require(name in entries, name, "missing", "an entry of every record")
         known = {name: entries.pop(name) for name in KINDS if name in entries}
-        for name in ("science", "metrics"):
-            known[name] = _decoded(known.get(name, {}))
+        known["metrics"] = _decoded(known.get("metrics", {}))
         for name in ("seeds", "overrides"):
             known[name] = _tuple(name, known.get(name, []))
         known["stopped"] = tuple(_stop(entry) for entry in _tuple("stopped", known.get("stopped", [])))
@@ -151,13 +150,14 @@ class Record:
 REQUIRED = tuple(entry.name for entry in fields(Record) if entry.default is entry.default_factory is MISSING)
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: str | Path) -> Record:
     """The record in the file `path`.
 
     Raises: BadInput that names the file, what is wrong with it and what to do; nothing else, whatever the file holds.
     """
     try:
-        return Record.from_json(path.read_bytes())
+        with open(path, "rb") as file:
+            return Record.from_json(file.read())
     except OSError as error:
         raise BadInput("record", path, f"a readable file ({error.strerror})") from None
     except BadInput as error:
@@ -186,12 +186,11 @@ def _encoded(value: Any) -> Any:
     return value
 
 
-def _decoded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _decoded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_decoded(item) for item in value]
-    return NONFINITE.get(value, value) if isinstance(value, str) else value
+def _decoded(entry: Any) -> Any:
+    """An object of numbers, with the texts of infinities and NaN as numbers again."""
+    if not isinstance(entry, dict):
+        return entry
+    return {key: NONFINITE.get(value, value) if isinstance(value, str) else value for key, value in entry.items()}
 
 
 def _tuple(name: str, value: Any) -> tuple[Any, ...]:
@@ -202,4 +201,4 @@ def _tuple(name: str, value: Any) -> tuple[Any, ...]:
 def _stop(entry: Any) -> Stop:
     complete = isinstance(entry, dict) and {"seed", "step", "t"} <= set(entry)
     require(complete, "stopped", entry, "objects with seed, step and t")
-    return Stop(**{name: _decoded(value) for name, value in entry.items() if name in STOP_KINDS})
+    return Stop(**_decoded({name: value for name, value in entry.items() if name in STOP_KINDS}))

@@ -25,6 +25,7 @@ class Source(Protocol):
     input_power: float
     outputs: int
     classes: bool
+    population: bool
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of one step."""
@@ -55,8 +56,11 @@ class Network(CurveModule):
         **clock: Any,
     ) -> None:
         super().__init__(eta=optimizer.eta0, **clock)
-        require(len(self.seeds) == 1, "seeds", len(self.seeds), "1 for a network; sweep the seed instead: -m seed=0,1,2")
-        require(data.B != float("inf"), "data.B", data.B, "an integer >= 1 for a network")
+        require(
+            len(self.seeds) == 1, "seeds", len(self.seeds), "1 for a network; sweep the seed instead: -m seed=0,1,2"
+        )
+        finite = data.B != float("inf")
+        require(finite or data.population, "data.B", data.B, "an integer >= 1: this source has no population gradient")
         self.data, self.N, self.optimizer, self.scaling = data, N, optimizer, parameterization
         layers = Layers(parameterization.row, self.seeds[0], dtype)
         g = architecture(
@@ -97,4 +101,5 @@ class Network(CurveModule):
 
     def flops_per_step(self) -> float:
         """Two forward passes (at θ and θ₀) and one backward pass at twice their cost, B inputs; activations are left out."""
-        return 4.0 * self.data.B * self.forward_flops
+        B = self.data.B if self.data.B != float("inf") else len(self.test[0])
+        return 4.0 * B * self.forward_flops

@@ -47,8 +47,15 @@ class Request:
         require(trainer["devices"] == 1, "trainer.devices", trainer["devices"], "1: a run trains on one device")
         number = isinstance(seconds, (int, float)) and seconds >= 0
         require(number, "trainer.checkpoint_seconds", seconds, "a number >= 0")
-        require(threads is None or (isinstance(threads, int) and threads >= 1), "trainer.threads", threads, "an integer >= 1, or null")
-        require(trainer["progress"] in ("auto", True, False), "trainer.progress", trainer["progress"], "auto, true or false")
+        require(
+            threads is None or (isinstance(threads, int) and threads >= 1),
+            "trainer.threads",
+            threads,
+            "an integer >= 1, or null",
+        )
+        require(
+            trainer["progress"] in ("auto", True, False), "trainer.progress", trainer["progress"], "auto, true or false"
+        )
 
     @property
     def device(self) -> str:
@@ -68,7 +75,9 @@ class Request:
         )
 
 
-def execute(directory: RunDirectory, request: Request, model: Callable[..., CurveModule], data: Any, **parts: Any) -> Outcome:
+def execute(
+    directory: RunDirectory, request: Request, model: Callable[..., CurveModule], data: Any, **parts: Any
+) -> Outcome:
     """Train a run to its end, from its checkpoint if it has one, and record it; returns how it ended.
 
     Arguments: directory, of the run, made only when every part is known to be good. model, a function of data and the other parts
@@ -204,7 +213,9 @@ def _record(directory: RunDirectory, request: Request, module: CurveModule, endi
         metrics=metrics,
         flops=module.flops_per_step() * module.step,
         overrides=tuple(request.overrides),
-        device=torch.cuda.get_device_name() if request.device == "cuda" else f"cpu, {platform.machine()}, {os.cpu_count()} cores",
+        device=torch.cuda.get_device_name()
+        if request.device == "cuda"
+        else f"cpu, {platform.machine()}, {os.cpu_count()} cores",
         extra={"wandb_problem": mirror.problem} if mirror.problem else {},
         **provenance(Path(__file__).parent),
     )
