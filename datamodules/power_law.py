@@ -13,7 +13,6 @@ from datamodules.stream import Stream
 from featscale.errors import require
 from featscale.spectra import PowerLaw
 
-
 # A network reads features one by one; the solvable model streams over any number of modes.
 STORED_MODES = 10**6
 

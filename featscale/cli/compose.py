@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from featscale.errors import BadInput, require
 from featscale.runs.directory import RunBusy
+from featscale.runs.identity import flattened
 
 VERSION_BASE = "1.3"
 # What names a run; the rest says how and where it is done.
@@ -88,30 +89,35 @@ def check(cfg: DictConfig) -> None:
 
 
 def science(cfg: DictConfig) -> dict[str, Any]:
-    """The part of the configuration that names the run, as plain containers without paths."""
+    """The part of the configuration that names the run, as plain containers without paths.
+
+    Raises: BadInput that names an entry that is NaN, which equals nothing and so names nothing.
+    """
     whole = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(whole, dict)
     kept = {key: whole[key] for key in SCIENCE}
     kept["data"] = {key: value for key, value in kept["data"].items() if key not in PLACES}
+    for key, value in flattened(kept).items():
+        require(value == value, key, value, "a number")
     return kept
 
 
 def in_one_line(function: Callable[..., Any], *arguments: Any) -> Any:
     """What `function` returns; bad input, a run in other hands and files that cannot be written become one line on stderr.
 
-    Returns: the function's result, or "bad input" or "failed".
+    Returns: the function's result, or "bad input", or "running" where another process trains the run.
     """
     try:
         return function(*arguments)
-    except RunBusy as error:
-        sys.stderr.write(f"error: {error.filename}: busy: {error.strerror}\n")
-        return "failed"
-    except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())
-        sys.stderr.write(f"error: paths.runs: {error.filename or 'folder'}: a folder that can be written ({reason})\n")
-        return "bad input"
     except Exception as error:
+        # Hydra's own errors can be OSErrors too, so they are asked first.
         line = bad_config(error)
+        if line is None and isinstance(error, RunBusy):
+            sys.stderr.write(f"{error.filename}: {error.strerror}\n")
+            return "running"
+        if line is None and isinstance(error, OSError):
+            reason = error.strerror or " ".join(str(error).split())
+            line = BadInput("paths.runs", error.filename or "folder", f"a folder that can be written ({reason})")
         if line is None:
             raise
         sys.stderr.write(f"error: {line}\n")
@@ -155,7 +161,10 @@ PATTERNS: tuple[tuple[str, Callable[[re.Match[str]], tuple[str, str, str]]], ...
         r"Error in call to target '([^']+)': \w+\([\"'](?:\S+\(\) )?(.*?)[\"']\)",
         lambda m: (m[1], m[2], "the arguments in its docstring"),
     ),
-    (r"Interpolation key '([^']+)' not found full_key: ([\w.]+)", lambda m: (m[2], "${" + m[1] + "}", "a key that exists")),
+    (
+        r"Interpolation key '([^']+)' not found full_key: ([\w.]+)",
+        lambda m: (m[2], "${" + m[1] + "}", "a key that exists"),
+    ),
     (r"Error merging override (.*?)=(.*)$", lambda m: (m[1], m[2], "a value of the kind the schema gives")),
 )
 

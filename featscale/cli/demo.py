@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
+import yaml  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from featscale.cli.compose import compose, science
 from featscale.cli.figure import RunsFolder, show
 from featscale.cli.output import Json
-from featscale.cli.compose import compose, science
 from featscale.cli.train import door
 from featscale.runs.directory import RECORD, pulse
 from featscale.runs.identity import config_hash, run_path
@@ -76,9 +76,18 @@ def _train(experiments: tuple[str, ...], runs: Path) -> list[int]:
 
 def _start(experiment: str, runs: Path) -> subprocess.Popen[str]:
     """One sweep as a process of its own, on one thread: small steps gain nothing from more."""
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    command = [sys.executable, str(door()), "-m", f"experiment={experiment}", f"paths.runs={runs}", "trainer.progress=false"]
-    return subprocess.Popen(command, env=os.environ | threads, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    command = [
+        sys.executable,
+        str(door()),
+        "-m",
+        f"experiment={experiment}",
+        f"paths.runs={runs}",
+        "trainer.progress=false",
+    ]
+    return subprocess.Popen(
+        command, env=os.environ | threads, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
 def _directories(experiment: str, runs: Path) -> set[Path]:
@@ -104,7 +113,12 @@ def _done(directories: set[Path]) -> float:
 @contextmanager
 def _progress(total: int) -> Iterator[Progress]:
     """A bar on stderr with the time left; plain lines where nobody watches."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.1f}/{task.total:.0f} runs"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.1f}/{task.total:.0f} runs"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, TextColumn("left:"), TimeRemainingColumn(), console=Console(file=sys.stderr)) as progress:
         progress.add_task("training", total=total)
         yield progress

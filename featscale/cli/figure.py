@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from featscale.cli.output import Json, emit
 from featscale.errors import require
+
+if TYPE_CHECKING:
+    from featscale.figures import demo
 
 RunsFolder = Annotated[Path, typer.Option("--runs", help="The folder of runs.", envvar="FEATSCALE_RUNS")]
 FIGURES = ("demo",)
@@ -42,29 +49,23 @@ def show(name: str, runs: Path, output: Path, as_json: bool) -> None:
     emit({"figure": output, "exponents": rows}, as_json, lambda _: _table(result.lines, output))
 
 
-def _table(lines: list, output: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _table(lines: Sequence[demo.Line], output: Path) -> None:
+    from featscale.figures.demo import MARGIN, WINDOW
 
-    table = Table("task", "γ", "measured", "theory here", "limit", "verdict", "remarks")
+    table = Table("task", "law", "α", "β", "γ", "measured", "95 % interval", "theory", "limit", "verdict")
     for line in lines:
+        numbers = [f"{value:g}" for value in (line.alpha, line.beta, line.gamma)]
         low, high = line.interval
-        measured = f"{line.measured:.3f} [{low:.3f}, {high:.3f}]"
-        table.add_row(
-            line.task,
-            f"{line.gamma:g}",
-            measured,
-            f"{line.theory:.3f}",
-            f"{line.limit:.3f}",
-            line.verdict,
-            "; ".join(line.flags),
-        )
-    console = Console()
+        found = [f"{line.measured:.3f}", f"[{low:.3f}, {high:.3f}]", f"{line.theory:.3f}", f"{line.limit:.3f}"]
+        table.add_row(line.regime, line.law, *numbers, *found, line.verdict)
+    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=True)
     console.print(table)
+    lo, hi = WINDOW
     console.print(
-        "measured: slope with 95 % interval over seeds, in the window that the figure states; theory here: the same fit to the flow at this"
+        f"measured: slope for t in [{lo:g}, {hi:g}], or over all widths; interval over seeds. theory: the same fit to gradient flow at this width.\n"
+        f"limit: as width and time grow. agrees: the whole interval within {MARGIN:g} of theory ({2 * MARGIN:g} for N)."
     )
-    console.print(
-        "width; limit: the exponent as width and time grow. agrees: the interval lies within the margin of theory here."
-    )
+    for line in lines:
+        for flag in line.flags:
+            console.print(f"{line.regime}, {line.law}, γ = {line.gamma:g}: {flag}", markup=False)
     console.print(f"figure: {output}", markup=False)

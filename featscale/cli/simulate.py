@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -54,7 +55,7 @@ def simulate(
     )
 
 
-def _render(result: dict) -> None:
+def _render(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -25,7 +25,7 @@ from featscale.theory.flow import gradient_flow
 Array = NDArray[np.float64]
 
 # Flow times between which the exponents are read: after the first modes, before the width is felt.
-WINDOW = (3.0, 60.0)
+WINDOW = (2.0, 20.0)
 # A measured exponent agrees with theory at its own width when its whole interval is this close.
 MARGIN = 0.05
 GAMMA, BETA, WIDTH, ALPHA, MODES = "parameterization.gamma", "data.beta", "model.N", "data.alpha", "data.M"
@@ -44,9 +44,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table: an exponent as measured, what theory says at this width and window, and its limit."""
+    """One line of the table: an exponent as measured, what theory says at this width and window, and its limit in N and t."""
 
-    task: str
+    regime: str
+    law: str
+    alpha: float
+    beta: float
     gamma: float
     measured: float
     interval: tuple[float, float]
@@ -100,7 +103,10 @@ def load(folder: Path) -> list[Run]:
     """The finished runs below `folder`; diverged and failed ones have no exponent and stay in `featscale runs list`."""
     table = runs_table(folder)
     return [
-        Run({key: value for key, value in row.items() if value is not None}, RunDirectory(Path(row["path"])).read_curve())
+        Run(
+            {key: value for key, value in row.items() if value is not None},
+            RunDirectory(Path(row["path"])).read_curve(),
+        )
         for row in table.filter(pl.col("status") == "done").iter_rows(named=True)
     ]
 
@@ -159,9 +165,9 @@ def time_exponent(run: Run) -> Line:
     t = np.geomspace(*WINDOW, 40)
     expected = fit_curve(t, theory(run, t), window=WINDOW).exponent
     alpha, beta = run.science[ALPHA], run.science[BETA]
-    name = f"{regime(alpha, beta)} α={alpha:g} β={beta:g}: L ~ t^-χ"
-    limit = chi(beta, rich=run.gamma > 0)
-    return Line(name, run.gamma, fit.exponent, fit.interval, expected, limit, verdict(fit, expected, MARGIN), fit.flags)
+    limit, agreement = chi(beta, rich=run.gamma > 0), verdict(fit, expected, MARGIN)
+    names = (regime(alpha, beta), "t^-χ", alpha, beta, run.gamma)
+    return Line(*names, fit.exponent, fit.interval, expected, limit, agreement, fit.flags)
 
 
 def plateaus(narrow: list[Run]) -> tuple[Array, Array, Array, Array]:
@@ -187,18 +193,9 @@ def width_exponent(narrow: list[Run]) -> Line:
     fit = fit_curve(finals["N"].to_numpy(), finals["loss"].to_numpy(), finals["seed"].to_numpy(), window=window)
     expected = fit_curve(N, atom, window=window).exponent
     alpha, beta = narrow[0].science[ALPHA], narrow[0].science[BETA]
-    name = f"{regime(alpha, beta)} α={alpha:g} β={beta:g}: L ~ N^-r"
-    limit = exponents(alpha, beta).width_exponent
-    return Line(
-        name,
-        narrow[0].gamma,
-        fit.exponent,
-        fit.interval,
-        expected,
-        limit,
-        verdict(fit, expected, 2 * MARGIN),
-        fit.flags,
-    )
+    names = (regime(alpha, beta), "N^-r", alpha, beta, narrow[0].gamma)
+    limit, agreement = exponents(alpha, beta).width_exponent, verdict(fit, expected, 2 * MARGIN)
+    return Line(*names, fit.exponent, fit.interval, expected, limit, agreement, fit.flags)
 
 
 def draw(figure: Figure, demo: Demo) -> None:
@@ -208,7 +205,8 @@ def draw(figure: Figure, demo: Demo) -> None:
     curves(axes[1], demo.regimes, "Only hard tasks gain an exponent")
     curves(axes[2], demo.bottleneck, "Width bottleneck (rich, β = 0.5)")
     if demo.plateau is not None:
-        inset = axes[2].inset_axes((0.08, 0.08, 0.36, 0.36))
+        axes[2].set_ylim(bottom=demo.plateau[1].min() / 4)
+        inset = axes[2].inset_axes((0.05, 0.06, 0.32, 0.32))
         N, loss, error, atom = demo.plateau
         inset.errorbar(N, loss, error, fmt="o", ms=3, color="k", lw=1)
         inset.plot(N, atom, "k-", lw=1)
@@ -225,8 +223,7 @@ def draw(figure: Figure, demo: Demo) -> None:
 def curves(axes: Axes, group: list[Series], title: str) -> None:
     """Measured points with standard errors and theory lines on log axes."""
     for index, one in enumerate(group):
-        color = f"C{index}"
-        shown = np.unique(np.geomspace(1, len(one.t), 24).astype(int)) - 1
+        color, shown = f"C{index}", slice(None, None, 4)
         axes.errorbar(
             one.t[shown], one.loss[shown], one.error[shown], fmt="o", ms=3, lw=1, color=color, label=one.label
         )
@@ -236,7 +233,8 @@ def curves(axes: Axes, group: list[Series], title: str) -> None:
             axes.plot(one.t, one.loss, color=color, lw=0.5)
     axes.set(xscale="log", yscale="log", xlabel="flow time t = η · step", ylabel="test loss", title=title)
     axes.title.set_fontsize(9)
-    axes.legend(fontsize=7)
+    if group:
+        axes.legend(fontsize=7)
 
 
 def save(demo: Demo, path: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,11 @@ def runs_table(root: str | Path) -> pl.DataFrame:
     entries = [_entry(path) for path in _directories(folder)]
     entries.sort(key=lambda entry: (entry.values["name"], entry.values["hash"]))
     keys = dict.fromkeys(key for entry in entries for key in entry.science if key not in COLUMNS)
-    table = pl.DataFrame({name: [entry.values.get(name) for entry in entries] for name in COLUMNS}, schema=COLUMNS)
-    return table.with_columns(_column(key, [entry.science.get(key) for entry in entries]) for key in keys)
+    known = [
+        pl.Series(name, [CONVERT[kind](entry.values.get(name)) for entry in entries], kind)
+        for name, kind in COLUMNS.items()
+    ]
+    return pl.DataFrame(known).with_columns(_column(key, [entry.science.get(key) for entry in entries]) for key in keys)
 
 
 def collect(root: str | Path, columns: Mapping[str, str] | None = None) -> pl.DataFrame:
@@ -147,8 +151,8 @@ def _entry(path: str) -> Entry:
         values
         | {
             "status": unfinished(directory, signs),
-            "step": _integer(beat.get("step")),
-            "steps": _integer(beat.get("steps")),
+            "step": beat.get("step"),
+            "steps": beat.get("steps"),
             "heartbeat_age": signs.age,
             "seconds_left": signs.seconds_left if signs.alive else None,
         },
@@ -157,18 +161,8 @@ def _entry(path: str) -> Entry:
 
 
 def _recorded(record: Record) -> dict[str, Any]:
-    loss = record.metrics.get("loss")
-    return {
-        "status": record.status,
-        "cause": record.cause,
-        "step": record.step,
-        "steps": record.steps,
-        "loss": float(loss) if isinstance(loss, (int, float)) else None,
-        "wall_seconds": float(record.wall_seconds),
-        "flops": None if record.flops is None else float(record.flops),
-        "started": record.started,
-        "ended": record.ended,
-    }
+    names = ("status", "cause", "step", "steps", "wall_seconds", "flops", "started", "ended")
+    return {name: getattr(record, name) for name in names} | {"loss": record.metrics.get("loss")}
 
 
 def _science(path: Path) -> Mapping[str, Any]:
@@ -189,7 +183,25 @@ def _leaves(science: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+    """`value` if it is an integer of 64 bits, for what others wrote must not break the table."""
+    return value if isinstance(value, int) and -(2**63) <= value < 2**63 else None
+
+
+def _number(value: Any) -> float | None:
+    if not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _text(value: Any) -> str | None:
+    """`value` if it is a text, with ? for what UTF-8 has not (bytes of a file name in a message)."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
+
+
+CONVERT: dict[Any, Callable[[Any], Any]] = {pl.String: _text, pl.Int64: _integer, pl.Float64: _number}
 
 
 def _column(name: str, values: Sequence[Any]) -> pl.Series:
@@ -197,11 +209,9 @@ def _column(name: str, values: Sequence[Any]) -> pl.Series:
     kinds = {type(value) for value in values} - {type(None)}
     if kinds <= {bool}:
         return pl.Series(name, values, pl.Boolean)
-    if kinds == {int} and all(value is None or -(2**63) <= value < 2**63 for value in values):
+    if kinds == {int} and all(value is None or _integer(value) is not None for value in values):
         return pl.Series(name, values, pl.Int64)
     if kinds <= {int, float}:
-        return pl.Series(name, [None if value is None else float(value) for value in values], pl.Float64)
-    if kinds == {str}:
-        return pl.Series(name, values, pl.String)
+        return pl.Series(name, [_number(value) for value in values], pl.Float64)
     texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
-    return pl.Series(name, texts, pl.String)
+    return pl.Series(name, [_text(value) for value in texts], pl.String)

@@ -83,7 +83,7 @@ class Collapsed:
         problem, self.seeds = problems[0], tuple(seeds)
         self.N, self.B, self.eta = problem.N, problem.B, problem.eta
         self.draws = list(draws) if draws is not None else _draws(problem, self.seeds, device)
-        self.tensor = {"dtype": dtype, "device": torch.device(device)}
+        self.tensor: dict[str, Any] = {"dtype": dtype, "device": torch.device(device)}
         # On a CPU NumPy does the same steps with cheaper calls than torch, and its products of small matrices are faster.
         self.on_numpy = self.tensor["device"].type == "cpu"
 
@@ -113,7 +113,8 @@ class Collapsed:
         """Steps start, …, stop − 1. Where a run is cut into calls changes no bit of it."""
         state = self.state
         mu, C = self._array(state.mu), self._array(state.C)
-        spread = None if state.Q is None else _Spread(self._array(state.Q), self._array(state.pending), self.eta_gamma)
+        rich = state.Q is not None and state.pending is not None
+        spread = _Spread(self._array(state.Q), self._array(state.pending), self.eta_gamma) if rich else None
         with np.errstate(all="ignore"):
             for step in range(start, stop):
                 u = self._gradient(mu, step)
@@ -126,7 +127,7 @@ class Collapsed:
     def _gradient(self, mu: Any, step: int) -> Any:
         """û, shape (E, N)."""
         h = self.h0 - self.root * mu
-        if self.B == math.inf:
+        if math.inf == self.B:
             return self.root * h
         z, phi, r0, mean, deviation = (part[step % NOISE_BLOCK] for part in self._noise(step // NOISE_BLOCK))
         L = _dot(h, h) + self.blind
@@ -156,7 +157,7 @@ class Collapsed:
         rng = generator(seed, "noise", block, self.tensor["device"])
         return torch.randn(shape, generator=rng, **self.tensor), torch.from_numpy(chi2).to(**self.tensor)
 
-    def _array(self, tensor: Tensor) -> Any:
+    def _array(self, tensor: Any) -> Any:
         """`tensor` as what the steps are made of: a NumPy view of it on a CPU, else a tensor."""
         tensor = tensor.detach().to(**self.tensor)
         return tensor.numpy() if self.on_numpy else tensor
@@ -168,7 +169,7 @@ class _Spread:
     def __init__(self, Q: Any, pending: Any, eta_gamma: Any) -> None:
         self.Q, self.pairs, self.eta_gamma = Q, pending, eta_gamma
         # The same rows with each pair swapped, so that Σ p (û·x) + û (p·x) is one product.
-        E, rows, N = pending.shape
+        _E, rows, _N = pending.shape
         order = np.arange(rows).reshape(-1, 2)[:, ::-1].reshape(-1)
         self.swapped = (
             pending[:, order] if isinstance(pending, np.ndarray) else pending[:, torch.from_numpy(order.copy())]

@@ -67,4 +67,4 @@ def simulate(
             loss[i] = np.concatenate([np.atleast_1d(run.loss()) for run in runs])
             K[i] = np.concatenate([np.atleast_1d(run.K()) for run in runs])
             progress(int(step))
-    return Curves(steps, problem.eta * steps, loss, K, tuple(seeds))
+    return Curves(steps, np.asarray(problem.eta * steps, np.float64), loss, K, tuple(seeds))

@@ -31,6 +31,8 @@ WIDTH_MAX = 10**7
 CELL, CELL_PER_V = 0.02, 0.45
 NODES_PER_E_FOLD = 80
 RESIDUAL_MAX = 1e-4
+# Squares of squares of eigenvalues must not underflow.
+SPAN_MIN = 1e-70
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def power_law_modes(task: PowerLaw, N: int) -> Modes:
     Accuracy: relative error (cell width in ln λ)⁴ (1 + β)⁴/4320, below 1e-7. Cost: O(α √N + log M).
     """
     alpha, M = task.alpha, task.M
+    require(M**-alpha >= SPAN_MIN, "modes", M, f"few enough that the smallest eigenvalue M^-alpha is >= {SPAN_MIN}")
     single = int(min(M, np.ceil(max(1.5 * alpha * np.sqrt(N), alpha / CELL))))
     edges: list[int] = [single + 1]
     while edges[-1] <= M:
@@ -105,6 +108,8 @@ def power_law_modes(task: PowerLaw, N: int) -> Modes:
 
 def _measure_modes(measure: SpectralMeasure) -> tuple[Modes, float]:
     """Each node of a measure as one mode, equal nodes together; and its atom."""
+    span = measure.x.min() / measure.x.max()
+    require(span >= SPAN_MIN, "x", span, f"rates whose smallest and largest have a ratio >= {SPAN_MIN}")
     order = np.argsort(-measure.x, kind="stable")
     x, rho = measure.x[order], measure.rho[order]
     first = np.flatnonzero(np.diff(x, prepend=np.inf))

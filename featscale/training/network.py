@@ -59,7 +59,7 @@ class Network(CurveModule):
         require(
             len(self.seeds) == 1, "seeds", len(self.seeds), "1 for a network; sweep the seed instead: -m seed=0,1,2"
         )
-        finite = data.B != float("inf")
+        finite = float("inf") != data.B
         require(finite or data.population, "data.B", data.B, "an integer >= 1: this source has no population gradient")
         self.data, self.N, self.optimizer, self.scaling = data, N, optimizer, parameterization
         layers = Layers(parameterization.row, self.seeds[0], dtype)
@@ -101,5 +101,5 @@ class Network(CurveModule):
 
     def flops_per_step(self) -> float:
         """Two forward passes (at θ and θ₀) and one backward pass at twice their cost, B inputs; activations are left out."""
-        B = self.data.B if self.data.B != float("inf") else len(self.test[0])
+        B = self.data.B if float("inf") != self.data.B else len(self.test[0])
         return 4.0 * B * self.forward_flops

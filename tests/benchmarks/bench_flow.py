@@ -35,13 +35,17 @@ def timed(function):
 if __name__ == "__main__":
     measure = PowerLaw(1.5, 0.5, 10**9).measure(bins=2000)
     flow, seconds = timed(lambda: gradient_flow(measure, 1.0, np.geomspace(1e-2, 1e8, 241)))
-    print(f"2,000 bins, M = 1e9, t to 1e8: {seconds:.2f} s, {flow.steps} steps, residual {flow.residual:.1e}, {flow.status}")
+    print(
+        f"2,000 bins, M = 1e9, t to 1e8: {seconds:.2f} s, {flow.steps} steps, residual {flow.residual:.1e}, {flow.status}"
+    )
 
     measure, t = PowerLaw(1.5, 0.5, 200).measure(), np.geomspace(1e-2, 1e3, 41)
     flow, ours = timed(lambda: gradient_flow(measure, 1.0, t))
     (loss, _), theirs = timed(lambda: flow_by_ode(measure.x, measure.rho, 1.0, t, rtol=1e-9))
     error = np.abs(flow.loss / loss - 1).max()
-    print(f"200 modes: {ours:.3f} s, scipy Radau {theirs:.3f} s, ratio {theirs / ours:.1f}, largest difference {error:.1e}")
+    print(
+        f"200 modes: {ours:.3f} s, scipy Radau {theirs:.3f} s, ratio {theirs / ours:.1f}, largest difference {error:.1e}"
+    )
 
     sizes, seconds = [2_000, 8_000, 32_000, 128_000], []
     for n in sizes:
@@ -49,4 +53,6 @@ if __name__ == "__main__":
         one = SpectralMeasure(lambdas, lambdas**0.5 / n)
         seconds.append(timed(lambda one=one: gradient_flow(one, 1.0, [1e6]))[1])
     slope = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
-    print(f"cost ~ modes^{slope:.2f}: " + ", ".join(f"{n} modes {s:.2f} s" for n, s in zip(sizes, seconds, strict=True)))
+    print(
+        f"cost ~ modes^{slope:.2f}: " + ", ".join(f"{n} modes {s:.2f} s" for n, s in zip(sizes, seconds, strict=True))
+    )

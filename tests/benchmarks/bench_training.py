@@ -36,7 +36,12 @@ def by_lightning(N: int) -> tuple[float, Network]:
     """Seconds of the training loop, set-up and import left out, and the trained module."""
     data = Circle(q=1.0, B=B)
     module = network(N, data)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, **quiet)
     began = []
     module.on_train_start = lambda: began.append(time.perf_counter())

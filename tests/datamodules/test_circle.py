@@ -27,7 +27,7 @@ def series(x, q, k_max):
     return (k**-q * np.cos(k * theta[:, None])).sum(1)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(q=st.floats(0.51, 4.0), k_max=st.integers(1, 300), seed=st.integers(0, 10**6))
 def test_targets_are_the_series(q, k_max, seed):
     data = task(q=q, k_max=k_max)

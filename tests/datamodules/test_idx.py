@@ -57,7 +57,7 @@ def test_what_was_written_is_read(tmp_path_factory, array):
 def test_a_damaged_file_is_named(tmp_path, damage):
     path = tmp_path / "digits-idx3-ubyte"
     path.write_bytes(damage(encoded(ARRAY)))
-    with pytest.raises(BadInput, match="^paths.data: .*digits-idx3-ubyte: an idx file"):
+    with pytest.raises(BadInput, match=r"^paths.data: .*digits-idx3-ubyte: an idx file"):
         read(path)
 
 
@@ -99,16 +99,16 @@ def test_a_broken_gzip_file_is_named_even_if_its_md5_is_right(archive, tmp_path)
     gz = tmp_path / "data" / "a-idx3-ubyte.gz"
     for content in (gz.read_bytes()[:-9], b"not gzip at all", gz.read_bytes()[:12] + b"\xff" * 20):
         gz.write_bytes(content)
-        with pytest.raises(BadInput, match="^paths.data: .*a-idx3-ubyte.gz: a whole gzip file"):
+        with pytest.raises(BadInput, match=r"^paths.data: .*a-idx3-ubyte.gz: a whole gzip file"):
             find(Archive(archive.name, md5(content), archive.md5), tmp_path / "data", tmp_path / "cache")
 
 
 def test_an_archive_of_something_else_is_named(archive, tmp_path):
-    with pytest.raises(BadInput, match="^paths.data: .*a-idx3-ubyte: the published file"):
+    with pytest.raises(BadInput, match=r"^paths.data: .*a-idx3-ubyte: the published file"):
         find(Archive(archive.name, archive.gz_md5, md5(b"else")), tmp_path / "data", tmp_path / "cache")
 
 
 def test_a_cache_that_cannot_be_written_is_named(archive, tmp_path):
     (tmp_path / "cache").write_text("a file where a folder is wanted")
-    with pytest.raises(BadInput, match="^paths.cache: .*cache: a folder that can be written"):
+    with pytest.raises(BadInput, match=r"^paths.cache: .*cache: a folder that can be written"):
         find(archive, tmp_path / "data", tmp_path / "cache")

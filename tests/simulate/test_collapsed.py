@@ -9,7 +9,6 @@ from tolerances import IDENTITY, SIGMAS
 
 from featscale.errors import BadInput
 from featscale.simulate.collapsed import Collapsed
-
 from featscale.simulate.curves import simulate
 from featscale.simulate.naive import Naive
 from featscale.simulate.problem import Problem

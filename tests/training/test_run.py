@@ -1,5 +1,6 @@
 """Runs through the real train.py: records, skipping, resuming bit for bit, divergence, bad input."""
 
+import importlib
 import json
 import os
 import signal
@@ -16,18 +17,30 @@ from featscale.cli.train import door
 SMALL = ["model.N=24", "data.M=200", "steps=300", "seeds=2", "logger=none", "trainer.accelerator=cpu"]
 
 
-def start(runs, *overrides, **environment):
-    """train.py as a process, with its runs in `runs`."""
-    env = os.environ | {"FEATSCALE_RUNS": str(runs), "OMP_NUM_THREADS": "1"} | environment
+def start(runs, *overrides):
+    """train.py as a process of its own, with its runs in `runs`."""
+    env = os.environ | {"FEATSCALE_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(door()), *overrides]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=runs.parent)
+    return subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=runs.parent
+    )
 
 
-def train(runs, *overrides, **environment):
-    """Run train.py to its end; returns (exit code, stderr)."""
-    process = start(runs, *overrides, **environment)
-    _, error = process.communicate(timeout=300)
-    return process.returncode, error
+@pytest.fixture
+def train(monkeypatch, capfd):
+    """train.py's own main in this process, which has imported Lightning already; returns (exit code, stderr)."""
+    monkeypatch.syspath_prepend(str(door().parent))
+    module = importlib.import_module("train")
+
+    def run(runs, *overrides):
+        monkeypatch.setenv("FEATSCALE_RUNS", str(runs))
+        monkeypatch.chdir(runs.parent)
+        monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
+        monkeypatch.setattr(module, "outcomes", [])
+        code = module.main()
+        return code, capfd.readouterr().err
+
+    return run
 
 
 def only_run(runs) -> Path:
@@ -35,7 +48,7 @@ def only_run(runs) -> Path:
     return record.parent
 
 
-def test_a_run_leaves_a_record_and_a_curve_and_is_then_skipped(tmp_path):
+def test_a_run_leaves_a_record_and_a_curve_and_is_then_skipped(train, tmp_path):
     runs = tmp_path / "runs"
     assert train(runs, *SMALL)[0] == 0
     directory = only_run(runs)
@@ -60,7 +73,7 @@ def test_a_run_leaves_a_record_and_a_curve_and_is_then_skipped(tmp_path):
     ],
     ids=["solvable", "network"],
 )
-def test_killed_and_resumed_gives_the_same_curve_bit_for_bit(tmp_path, overrides):
+def test_killed_and_resumed_gives_the_same_curve_bit_for_bit(train, tmp_path, overrides):
     overrides = [*overrides, "logger=none", "trainer.checkpoint_seconds=0", "trainer.chunk=50"]
     runs, undisturbed = tmp_path / "runs", tmp_path / "undisturbed"
     kills = 0
@@ -81,7 +94,7 @@ def test_killed_and_resumed_gives_the_same_curve_bit_for_bit(tmp_path, overrides
     assert resumed.equals(whole)
 
 
-def test_divergence_is_a_recorded_result_with_step_and_cause(tmp_path):
+def test_divergence_is_a_recorded_result_with_step_and_cause(train, tmp_path):
     """Stable at first (η λ < 2), but K grows: η K λ passes the bound later."""
     runs = tmp_path / "runs"
     code, _ = train(runs, *SMALL, "parameterization.gamma=50", "optimizer.eta0=1.2")
@@ -98,28 +111,32 @@ def test_divergence_is_a_recorded_result_with_step_and_cause(tmp_path):
     [
         (["data.alpha=1"], "error: alpha: 1: "),
         (["data.beta=-1"], "error: beta: -1: "),
-        (["data.beta=nan"], "error: beta: nan: "),
+        (["data.beta=nan"], "error: data.beta: nan: "),
         (["parameterization.gamma=-1"], "error: parameterization.gamma: -1: "),
         (["model.N=201"], "error: width: 201: "),
         (["data.B=0"], "error: data.B: 0: "),
         (["optimizer.eta0=2"], "error: eta: 2: "),
         (["model=mlpp"], "error: model: mlpp: one of "),
-        (["+model.widht=3"], "error: "),
-        (["data=mnist", "model=mlp", "data.download=false", "paths.data=/nowhere", "paths.cache=/nowhere"], "error: paths.data: /nowhere: "),
+        (["model.widht=3"], "error: model.widht: "),
+        (
+            ["data=mnist", "model=mlp", "data.download=false", "paths.data=/nowhere", "paths.cache=/nowhere"],
+            "error: paths.data: /nowhere: ",
+        ),
         (["name=../../etc"], "error: name: "),
         (["trainer.devices=2"], "error: trainer.devices: 2: "),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, overrides, line):
+def test_bad_input_is_one_line_and_leaves_nothing(train, tmp_path, overrides, line):
     runs = tmp_path / "runs"
     code, error = train(runs, *([] if "data=mnist" in overrides else SMALL), *overrides)
     assert code == 2
-    assert error.strip().splitlines()[-1].startswith(line) or error.strip().splitlines()[0].startswith(line)
+    (only,) = [each for each in error.splitlines() if each.startswith("error: ")]
+    assert only.startswith(line)
     assert "Traceback" not in error
     assert not list(runs.glob("*/*/record.json"))
 
 
-def test_a_sweep_goes_on_past_bad_input(tmp_path):
+def test_a_sweep_goes_on_past_bad_input(train, tmp_path):
     runs = tmp_path / "runs"
     code, error = train(runs, "-m", *SMALL, "parameterization.gamma=0,-1,1")
     assert code == 2
@@ -127,16 +144,31 @@ def test_a_sweep_goes_on_past_bad_input(tmp_path):
     assert len(list(runs.glob("*/*/record.json"))) == 2
 
 
-def test_an_unwritable_runs_folder_is_one_line(tmp_path):
-    (tmp_path / "file").write_text("")
-    code, error = train_in_file(tmp_path)
+def test_an_unwritable_runs_folder_is_one_line(train, tmp_path):
+    """A file where the folder of the name should be: as unwritable as a read-only folder, also for root."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "adhoc").write_text("")
+    code, error = train(runs, *SMALL)
     assert code == 2
     assert "error: paths.runs: " in error
     assert "Traceback" not in error
 
 
-def train_in_file(tmp_path):
-    """train.py with a file where its runs folder should be: as unwritable as a read-only one, also for root."""
-    env = os.environ | {"FEATSCALE_RUNS": str(tmp_path / "file"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, str(door()), *SMALL], env=env, capture_output=True, text=True, timeout=300, check=False)
-    return done.returncode, done.stderr
+def test_a_record_cut_in_half_is_one_line(train, tmp_path):
+    runs = tmp_path / "runs"
+    train(runs, *SMALL)
+    record = only_run(runs) / "record.json"
+    record.write_bytes(record.read_bytes()[:100])
+    code, error = train(runs, *SMALL)
+    assert code == 2
+    assert "error: record: " in error
+    assert "Traceback" not in error
+
+
+def test_the_door_is_a_process_with_exit_codes(tmp_path):
+    """Once as users call it: exit code 2 and one line, no traceback."""
+    process = start(tmp_path / "runs", *SMALL, "data.alpha=1")
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert [line for line in error.splitlines() if line.startswith("error: ")] == ["error: alpha: 1: a number > 1"]
