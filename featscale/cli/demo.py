@@ -55,8 +55,10 @@ def _has_mnist() -> bool:
 
 def _train(experiments: tuple[str, ...], runs: Path) -> list[int]:
     """Run the sweeps, as many side by side as there are cores (at most two), with one progress line; returns exit codes."""
-    directories = set().union(*(_directories(name, runs) for name in experiments))
-    waiting, codes = list(experiments), []
+    targets = {name: _directories(name, runs) for name in experiments}
+    directories = set().union(*targets.values())
+    codes: list[int] = []
+    waiting = [name for name in experiments if _done(targets[name]) < len(targets[name])]
     running: dict[str, subprocess.Popen[str]] = {}
     with _progress(len(directories)) as progress:
         while waiting or running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,15 +50,20 @@ def show(name: str, runs: Path, output: Path, as_json: bool) -> None:
     emit({"figure": output, "exponents": rows}, as_json, lambda _: _table(result.lines, output))
 
 
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4g}"
+
+
 def _table(lines: Sequence[demo.Line], output: Path) -> None:
     from featscale.figures.demo import MARGIN, WINDOW
 
     table = Table("task", "law", "α", "β", "γ", "measured", "95 % interval", "theory", "limit", "verdict")
     for line in lines:
-        numbers = [f"{value:g}" for value in (line.alpha, line.beta, line.gamma)]
+        alpha, beta, gamma, theory, limit = map(_number, (line.alpha, line.beta, line.gamma, line.theory, line.limit))
         low, high = line.interval
-        found = [f"{line.measured:.3f}", f"[{low:.3f}, {high:.3f}]", f"{line.theory:.3f}", f"{line.limit:.3f}"]
-        table.add_row(line.regime, line.law, *numbers, *found, line.verdict)
+        interval = "one seed" if math.isnan(low) else f"[{low:.3f}, {high:.3f}]"
+        cells = (line.law, alpha, beta, gamma, f"{line.measured:.3f}", interval, theory, limit, line.verdict)
+        table.add_row(line.regime, *cells)
     console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=True)
     console.print(table)
     lo, hi = WINDOW

@@ -129,6 +129,7 @@ def data(runs: list[Run]) -> Demo:
     plateau = plateaus(narrow) if len(narrow) >= 3 else None
     if plateau is not None:
         lines.append(width_exponent(narrow))
+    lines += [image_exponent(run) for run in sorted(runs, key=lambda run: run.gamma) if ALPHA not in run.science]
     return Demo(
         lines=lines,
         gammas=[series(run, f"γ = {run.gamma:g}") for run in sweep],
@@ -168,6 +169,16 @@ def time_exponent(run: Run) -> Line:
     limit, agreement = chi(beta, rich=run.gamma > 0), verdict(fit, expected, MARGIN)
     names = (regime(alpha, beta), "t^-χ", alpha, beta, run.gamma)
     return Line(*names, fit.exponent, fit.interval, expected, limit, agreement, fit.flags)
+
+
+def image_exponent(run: Run) -> Line:
+    """The time exponent of an image run over its last decade and a half; of its α and β nothing is known here, so nothing is predicted."""
+    t, loss, _ = run.mean()
+    fit = fit_curve(t, loss)
+    unknown = float("nan")
+    return Line(
+        "MNIST, CNN", "t^-χ", unknown, unknown, run.gamma, fit.exponent, fit.interval, unknown, unknown, "–", fit.flags
+    )
 
 
 def plateaus(narrow: list[Run]) -> tuple[Array, Array, Array, Array]:

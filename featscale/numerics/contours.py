@@ -22,7 +22,8 @@ Complex = NDArray[np.complex128]
 # Half the opening of the ellipse in ln(ζ + δ), below π/2; nodes for each unit of its length, and at least.
 OPENING = 1.35
 NODES_PER_E_FOLD, NODES_MIN = 8, 96
-WALK = 40
+# Steps of the walk from far off, in units of the first node, and Newton's iterations at each.
+WALK, WALK_FROM, ITERATIONS = 40, 1e3, 30
 
 
 def log_ellipse(x_max: float, delta: Array) -> tuple[Complex, Complex]:
@@ -40,37 +41,31 @@ def log_ellipse(x_max: float, delta: Array) -> tuple[Complex, Complex]:
     return zeta, dzeta / (2j * np.pi * zeta)
 
 
-def kappa_along(modes: Modes, P: float, z: Complex) -> tuple[Complex, float]:
-    """κ(z) along paths that start to the left of −x_max, shape (paths, nodes); and the largest relative defect of z.
+def kappa_along(modes: Modes, P: float, z: Complex) -> Complex:
+    """κ(z) along paths that start to the left of −x_max, shape (paths, nodes).
 
     Newton's method, continued along each path from its node before, and to its first node from far off, where κ = z + Σ λ/P.
     Cost: about 4 iterations a node, O(modes) each.
     """
-    weight = modes.count * modes.lam
-    kappa, residual = np.empty_like(z), 0.0
-    k, last = None, None
+    kappa = np.empty_like(z)
+    target = WALK_FROM * z[:, 0]
+    k, slope = _newton(modes, P, target, target + modes.count @ modes.lam / P)
     # The map is the identity at infinity: walk in from there along a ray.
-    for scale in np.geomspace(1e3, 1.0, WALK):
-        target = scale * z[:, 0]
-        k = target + weight.sum() / P if k is None else k + (target - last) / slope
-        k, slope, defect = _newton(modes, weight, P, target, k)
-        last = target
-    for i in range(z.shape[1]):
-        if i:
-            k, slope, defect = _newton(modes, weight, P, z[:, i], k + (z[:, i] - z[:, i - 1]) / slope)
-        kappa[:, i] = k
-        residual = max(residual, float(defect.max()))
-    return kappa, residual
+    for i, scale in enumerate([*np.geomspace(WALK_FROM, 1.0, WALK), *np.ones(z.shape[1] - 1)]):
+        column = max(0, i - WALK + 1)
+        k, slope = _newton(modes, P, scale * z[:, column], k + (scale * z[:, column] - target) / slope)
+        target, kappa[:, column] = scale * z[:, column], k
+    return kappa
 
 
-def _newton(modes: Modes, weight: Array, P: float, z: Complex, k: Complex) -> tuple[Complex, Complex, Array]:
-    """The root near k of κ (1 − Σ λ/(λ + κ)/P) = z for each element, shape (paths,); dz/dκ there; and the relative defect."""
-    for _ in range(30):
+def _newton(modes: Modes, P: float, z: Complex, k: Complex) -> tuple[Complex, Complex]:
+    """The root near k of κ (1 − Σ λ/(λ + κ)/P) = z for each element, shape (paths,), and dz/dκ there."""
+    weight = modes.count * modes.lam
+    for _ in range(ITERATIONS):
         inverse = 1 / (modes.lam + k[:, None])
-        value = k * (1 - inverse @ weight / P)
+        excess = k * (1 - inverse @ weight / P) - z
         slope = 1 - (inverse * inverse) @ (weight * modes.lam) / P
-        defect = np.abs(value - z) / np.abs(z)
-        if np.all(defect < 1e-13):
+        if np.all(np.abs(excess) < 1e-13 * np.abs(z)):
             break
-        k = k - (value - z) / slope
-    return k, slope, defect
+        k = k - excess / slope
+    return k, slope

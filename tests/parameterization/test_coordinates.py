@@ -54,13 +54,16 @@ def train(make, N, row, gamma=1.0, eta0=0.2, steps=5, seed=0, bias=False):
 
 @torch.no_grad()
 def movement(*args, seeds, **kwargs):
-    """Root mean square change of function and of features, over inputs, neurons and seeds."""
-    squares = []
+    """Root mean square change of function and of features over inputs and neurons, averaged over seeds.
+
+    The average of roots, not the root of the average: the kernel of a network fluctuates by O(1/√N), and squares would add its variance.
+    """
+    changes = []
     for seed in range(seeds):
         with torch.enable_grad():
             f, start, x = train(*args, seed=seed, **kwargs)
-        squares.append([f(x).square().mean(), (f.g.features(x) - start).square().mean()])
-    return np.sqrt(np.mean(squares, axis=0))
+        changes.append([f(x).square().mean().sqrt(), (f.g.features(x) - start).square().mean().sqrt()])
+    return np.mean(changes, axis=0)
 
 
 def slopes(along, movements):
