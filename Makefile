@@ -44,9 +44,9 @@ check: $(READY)  ## lint, format and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-# One process, so that nothing else runs beside what is timed; addopts without its --ignore of this folder.
+# One after the other, so that nothing else runs beside what is timed.
 bench: $(READY_BENCH)  ## the benchmarks
-	@$(BIN)/pytest -o addopts=--strict-markers tests/benchmarks
+	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 clean:  ## remove .venv, caches and builds; never runs/ or other results
 	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

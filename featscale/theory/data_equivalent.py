@@ -15,8 +15,8 @@ for the residual functions z/(x + z), bilinear in them; R is a superposition of 
 
 At a complex rate R follows from K alone: with u = K^{-1/2} and τ = ∫K dt, R = [e^{−xτ} + ∫ e^{−x(τ−s)} du(s)]/u. As t → ∞ R → 0 for x > 0, lazy or rich, and
 L_test + σ² → B(0, 0): P^−α min(2,β) without noise.
-Source: B at z = z' is the ridge formula of kernel regression (arXiv:2409.17858 cites it for the lazy bottleneck); two arguments, the measure ρ̂ and the rich flow
-derived. tests/theory/test_data_equivalent.py compares with draws of :mod:`featscale.theory.finite_data`. What is neglected is O(1/N, 1/P).
+Derived (B at z = z' is the known formula of ridge regression); tests/theory/test_data_equivalent.py compares with draws of
+:mod:`featscale.theory.finite_data`. What is neglected is O(1/N, 1/P).
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ Complex = NDArray[np.complex128]
 SIZE_MAX = 10**7
 NODES_PER_E_FOLD = 80
 RESIDUAL_MAX = 1e-5
+RANK_TOLERANCE = 1e-8
 # Interpolation of ln K on dyadic panels of flow time, and quadrature on graded ones.
 DEGREE = 10
 GAUSS = np.polynomial.legendre.leggauss(14)
@@ -123,25 +124,24 @@ def last_loss(task: PowerLaw, P: int, N: int | None = None, sigma: float = 0.0) 
     left = kappa0 / (modes.lam + kappa0)
     variance = 1 - float(modes.count @ (1 - left) ** 2) / P
     top = float(modes.rho @ left**2) + noise
-    return top / variance - sigma**2 if variance > 0 else np.inf
+    # Counts are sums of a quadrature; a difference within its error is none.
+    return top / variance - sigma**2 if variance > RANK_TOLERANCE else np.inf
 
 
 def _losses(modes: Modes, P: int, noise: float, x_max: float, history: History, t: Array) -> tuple[Array, Array]:
     """Noisy test loss and training loss at times t > 0, each of shape (n,), by the contour integrals."""
     zeta, weight = log_ellipse(x_max, 2 / history.tau(t))
     kappa = kappa_along(modes, P, -zeta)
-    test, train = np.empty((2, t.size))
+    test, train = np.zeros((2, t.size))
     for i, k in enumerate(kappa):
         R = history.residual(zeta[i], t[i])
         c = weight[i] * R
         seen = modes.lam / (modes.lam + k[:, None])
         left = 1 - seen
-        total = 0.0
         # The contour's lower half is the conjugate of its upper: both signs of the second argument, twice the real part.
-        for half, other in ((left.T, seen.T), (left.conj().T, seen.conj().T)):
-            B = ((left * modes.rho) @ half + noise) / (1 - (seen * modes.count) @ other / P)
-            total += 2 * (c @ B @ (c if half.base is left else c.conj())).real
-        test[i] = total
+        for mirror in (np.asarray, np.conj):
+            signal, overlap = (left * modes.rho) @ mirror(left).T, (seen * modes.count) @ mirror(seen).T
+            test[i] += 2 * (c @ ((signal + noise) / (1 - overlap / P)) @ mirror(c)).real
         transform = (modes.rho / (modes.lam + k[:, None])).sum(axis=1) + noise / k
         train[i] = -2 * ((c * R * zeta[i]) @ transform).real
     return test, train
@@ -177,8 +177,7 @@ class History:
 
     def residual(self, x: Complex, t: float) -> Complex:
         """R(x, t) = 1 − a for a mode of rate x, shape (n,), at t > 0."""
-        now = np.array([t])
-        tau, log_K = self.tau(now), self._at(self._log_K, now)
+        tau, log_K = self.tau(np.array([t])), self._at(self._log_K, np.array([t]))
         total = np.exp(-x * tau)
         if self.gamma > 0:
             s, dt = self._graded(t, 0.1 / (np.abs(x).max() * np.exp(log_K[0])))
@@ -193,7 +192,7 @@ class History:
         edges = np.concatenate([early, t - t / 2 * 2.0 ** -np.arange(depth + 1), [t]])
         nodes, weights = GAUSS
         half = np.diff(edges)[:, None] / 2
-        return (edges[:-1, None] + half * (nodes + 1)).ravel(), (half * weights).ravel()
+        return np.asarray(edges[:-1, None] + half * (nodes + 1)).ravel(), np.asarray(half * weights).ravel()
 
     def _at(self, coefficients: Array, t: Array) -> Array:
         """Chebyshev series of the panels at times t, shape (n,)."""

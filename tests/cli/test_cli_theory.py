@@ -1,0 +1,142 @@
+"""The theory and simulate commands of the contract: keys, values, exit codes and one line for bad input."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featscale.cli.app import app
+from featscale.cli.output import run
+from featscale.spectra import PowerLaw
+from featscale.theory.flow import gradient_flow
+
+FLOW = ["theory", "flow", "--alpha", "1.5", "--beta", "0.5", "--gamma", "1", "--modes", "500", "--times", "1,10"]
+SIMULATE = ["simulate", "--alpha", "1.5", "--beta", "0.5", "--gamma", "1", "--eta", "0.2", "--width", "16", "--modes", "100", "--steps", "40", "--seeds", "2"]
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command line; returns (exit code, stdout, stderr)."""
+
+    def command(*arguments):
+        code = run(app, list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+def answer(call, *arguments):
+    code, out, err = call(*arguments, "--json")
+    assert (code, err) == (0, "")
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_exponents_have_the_keys_of_the_contract(call):
+    table = answer(call, "theory", "exponents", "--alpha", "1.5", "--beta", "0.5")
+    contract = "regime chi_lazy chi_rich width_exponent data_exponent sgd_exponent"
+    contract += " compute_exponent_lazy compute_exponent_rich width_allocation_lazy width_allocation_rich"
+    assert set(contract.split()) <= set(table)
+    assert table["chi_rich"] == pytest.approx(2 / 3)
+
+
+def test_flow_sums_every_mode_unless_bins_are_given(call):
+    exact = gradient_flow(PowerLaw(1.5, 0.5, 500).measure(), 1.0, [1.0, 10.0])
+    assert answer(call, *FLOW)["loss"] == pytest.approx(exact.loss.tolist(), rel=1e-12)
+    binned = answer(call, *FLOW, "--bins", "60")["loss"]
+    assert binned == pytest.approx(exact.loss.tolist(), rel=1e-4)
+    assert binned != pytest.approx(exact.loss.tolist(), rel=1e-12)
+
+
+def test_flow_over_draws_has_an_error_and_differs_from_infinite_width(call):
+    drawn = answer(call, *FLOW, "--width", "8", "--draws", "6")
+    assert set(drawn) >= {"t", "loss", "loss_sem", "K"}
+    assert drawn["loss"][1] > answer(call, *FLOW)["loss"][1] + 4 * drawn["loss_sem"][1]
+
+
+def test_simulate_both_methods_agree(call):
+    fast, naive = (answer(call, *SIMULATE, "--method", method) for method in ("collapsed", "naive"))
+    assert fast["step"] == naive["step"]
+    assert fast["loss_mean"] == pytest.approx(naive["loss_mean"], rel=1e-12)
+    assert len(fast["loss_sem"]) == len(fast["step"])
+
+
+def test_readable_output_without_json(call):
+    code, out, _ = call("theory", "exponents", "--alpha", "1.5", "--beta", "0.5")
+    assert code == 0
+    assert "chi_rich" in out
+    assert call(*SIMULATE)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (["theory", "exponents", "--alpha", "1", "--beta", "0.5"], "alpha"),
+        (["theory", "exponents", "--alpha", "1.5", "--beta", "0"], "beta"),
+        (["theory", "exponents", "--alpha", "nan", "--beta", "1"], "alpha"),
+        (["theory", "exponents", "--alpha", "x", "--beta", "1"], "--alpha"),
+        (["theory", "exponents", "--alpha", "2"], "--beta"),
+        ([*FLOW[:6], "--gamma", "-1", *FLOW[8:]], "gamma"),
+        ([*FLOW[:-1], "1,-2"], "times"),
+        ([*FLOW[:-1], "1,x"], "times"),
+        ([*FLOW, "--bins", "2"], "bins"),
+        ([*FLOW, "--draws", "2"], "draws"),
+        ([*FLOW, "--draws", "2", "--width", "501"], "width"),
+        ([*SIMULATE, "--batch", "0"], "batch"),
+        ([*SIMULATE, "--batch", "many"], "batch"),
+        ([*SIMULATE, "--eta", "5"], "eta"),
+        ([*SIMULATE, "--width", "101"], "width"),
+        ([*SIMULATE, "--method", "fast"], "method"),
+        ([*SIMULATE, "--seeds", "0"], "seeds"),
+        (["theory", "nothing"], "arguments"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(call, arguments, field):
+    code, out, err = call(*arguments, "--json")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"error: {re.escape(field)}: .+\n", err)
+
+
+WORDS = st.sampled_from(["nan", "inf", "-inf", "0", "-1", "1e999", "", "x", "1,2", "--", "--json", "1.5", "3", "é"])
+
+
+@settings(max_examples=300)
+@given(WORDS, WORDS, WORDS, st.sampled_from(["1", "0", "-1", "10", "x", "1e3"]), WORDS)
+def test_random_arguments_are_answered_or_refused(alpha, beta, gamma, modes, times):
+    """Whatever is typed: an answer or exit code 2, never an exception."""
+    arguments = [
+        "theory",
+        "flow",
+        "--alpha",
+        alpha,
+        "--beta",
+        beta,
+        "--gamma",
+        gamma,
+        "--modes",
+        modes,
+        "--times",
+        times,
+    ]
+    assert run(app, [*arguments, "--json"]) in (0, 2)
+
+
+def test_help_of_every_command_has_an_example(call):
+    for command in (["theory", "exponents"], ["theory", "flow"], ["simulate"], ["figure"], ["train"]):
+        code, out, _ = call(*command, "--help")
+        assert code == 0
+        assert "Example" in out
+
+
+def test_numbers_survive_json():
+    from featscale.cli.output import plain
+
+    assert plain({"a": np.array([1.0, np.nan]), "b": np.float64(2), "c": (1, np.inf)}) == {
+        "a": [1.0, None],
+        "b": 2.0,
+        "c": [1, None],
+    }
