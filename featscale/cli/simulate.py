@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from featscale.cli.output import Json, emit
 from featscale.cli.theory import Alpha, Beta, Gamma, Modes
+
+COLUMNS = (TextColumn("steps"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 def simulate(
@@ -46,7 +53,12 @@ def simulate(
     from featscale.simulate.problem import Problem
 
     problem = Problem(PowerLaw(alpha, beta, modes), width, eta, gamma, B, sigma)
-    curves = curves_of(problem, steps, range(seed, seed + seeds), "naive" if method == "naive" else "collapsed")
+    with Progress(
+        *COLUMNS, console=Console(file=sys.stderr), transient=True, disable=not sys.stderr.isatty()
+    ) as progress:
+        progress.add_task("steps", total=steps)
+        kind: Literal["naive", "collapsed"] = "naive" if method == "naive" else "collapsed"
+        curves = curves_of(problem, steps, range(seed, seed + seeds), kind, progress=partial(_moved, progress))
     mean, error = curves.mean_and_error()
     emit(
         {"step": curves.step, "t": curves.t, "loss_mean": mean, "loss_sem": error, "K_mean": curves.K.mean(axis=1)},
@@ -55,10 +67,11 @@ def simulate(
     )
 
 
-def _render(result: Mapping[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _moved(progress: Progress, step: int) -> None:
+    progress.update(progress.task_ids[0], completed=step)
 
+
+def _render(result: Mapping[str, Any]) -> None:
     table = Table("step", "t", "loss", "± error", "K")
     for row in zip(*result.values(), strict=True):
         table.add_row(str(row[0]), *(f"{value:.5g}" for value in row[1:]))

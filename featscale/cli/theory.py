@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from featscale.cli.output import Json, emit, numbers
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from featscale.spectra import PowerLaw
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 
@@ -36,45 +42,58 @@ def flow(
     modes: Modes,
     times: Annotated[str, typer.Option(help="Flow times (learning rate times steps), comma-separated.")],
     bins: Annotated[
-        int | None,
-        typer.Option(help="Put the modes into at most this many Gauss nodes; without it they are summed exactly."),
+        int | None, typer.Option(help="At most this many Gauss nodes; without it modes are summed exactly.")
     ] = None,
-    width: Annotated[int | None, typer.Option(help="Width N of the --draws.")] = None,
-    draws: Annotated[
-        int | None, typer.Option(help="Average over this many draws of the initial features at width N.")
+    width: Annotated[
+        int | None, typer.Option(help="Width N; without --draws the deterministic large-N prediction.")
     ] = None,
+    draws: Annotated[int | None, typer.Option(help="Average over this many draws of the features at --width.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first draw.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Loss and kernel growth K of gradient flow, at infinite width or averaged over draws of width N.
+    """Loss and kernel growth K of gradient flow: at infinite width, at width N, or averaged over draws of width N.
 
     Example: featscale theory flow --alpha 1.5 --beta 0.5 --gamma 1 --modes 1000000000 --bins 2000 --times 1,10,100,1e4
     """
-    import numpy as np
-
     from featscale.errors import require
     from featscale.spectra import PowerLaw
     from featscale.theory.flow import gradient_flow
 
     t = numbers(times, "times", "comma-separated flow times >= 0")
     task = PowerLaw(alpha, beta, modes)
-    require((width is None) == (draws is None), "draws", draws, "given together with width, or neither")
-    if width is None or draws is None:
-        result = gradient_flow(task.measure(bins), gamma, t)
-        emit(
-            {"t": t, "loss": result.loss, "K": result.K, "status": result.status, "residual": result.residual}, as_json
-        )
+    require(draws is None or width is not None, "draws", draws, "given together with width")
+    if width is not None and draws is not None:
+        emit(_over_draws(task, width, gamma, t, range(seed, seed + draws)), as_json)
         return
-    require(draws >= 1, "draws", draws, "an integer >= 1")
-    require(1 <= width <= modes, "width", width, f"an integer from 1 to modes = {modes}")
-    require(bins is None, "bins", bins, "only without --draws")
-    from featscale.simulate.problem import draw
+    if width is None:
+        measure = task.measure(bins)
+    else:
+        from featscale.theory.finite_width import finite_width_measure
 
-    flows = [gradient_flow(draw(task, width, seed + i).measure(), gamma, t) for i in range(draws)]
-    loss, K = np.array([f.loss for f in flows]), np.array([f.K for f in flows])
-    sem = loss.std(axis=0, ddof=1) / np.sqrt(draws) if draws > 1 else np.full(t.size, np.nan)
-    status = "; ".join(sorted({f.status for f in flows}))
-    residual = max(f.residual for f in flows)
-    emit(
-        {"t": t, "loss": loss.mean(0), "loss_sem": sem, "K": K.mean(0), "status": status, "residual": residual}, as_json
-    )
+        measure = finite_width_measure(task, width, bins)
+    result = gradient_flow(measure, gamma, t)
+    emit({"t": t, "loss": result.loss, "K": result.K, "status": result.status, "residual": result.residual}, as_json)
+
+
+def _over_draws(task: PowerLaw, N: int, gamma: float, t: NDArray[np.float64], seeds: range) -> dict[str, Any]:
+    """Mean and standard error over draws of the initial features, each solved exactly."""
+    import numpy as np
+
+    from featscale.errors import require
+    from featscale.simulate.problem import draw
+    from featscale.theory.flow import gradient_flow
+
+    S = len(seeds)
+    require(S >= 1, "draws", S, "an integer >= 1")
+    require(seeds.start >= 0, "seed", seeds.start, "an integer >= 0")
+    require(1 <= N <= task.M, "width", N, f"an integer from 1 to modes = {task.M}")
+    flows = [gradient_flow(draw(task, N, seed).measure(), gamma, t) for seed in seeds]
+    loss, K = np.array([one.loss for one in flows]), np.array([one.K for one in flows])
+    return {
+        "t": t,
+        "loss": loss.mean(axis=0),
+        "loss_sem": loss.std(axis=0, ddof=1) / np.sqrt(S) if S > 1 else np.full(t.size, np.nan),
+        "K": K.mean(axis=0),
+        "status": "; ".join(sorted({one.status for one in flows})),
+        "residual": max(one.residual for one in flows),
+    }

@@ -27,7 +27,7 @@ noise ends the rich phase where ε K Σλ nears 2: K stops growing first.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,19 +54,108 @@ class NoisyFlow:
     residual: float
 
 
-@dataclass
-class _State:
-    """At one time: members r0 (J,), their weights m (J,), Q and p (J, modes), rates dr0 (J,); e, nu, drift = ∫dm dr_0 Q, kick = εf − ν (modes,)."""
+def noisy_flow(modes: Modes, atom: float, gamma: float, eta: float, B: float, sigma: float, end: float) -> NoisyFlow:
+    """Loss and K from t = 0 to `end` on a log grid, 40 rows a decade.
 
-    K: float
-    power: float
-    m: Array
-    r0: Array
-    dr0: Array
-    Q: Array
-    p: Array
-    e: Array
-    nu: Array
-    drift: Array
-    kick: Array
-    spread: float = field(default=0.0)
+    Arguments: modes, rates x, how many modes n and power ρ at each. atom, power out of reach. B may be inf: no noise.
+    Accuracy: second order in the grid, 1e-4. Cost: O(modes S²) for S rows.
+    """
+    first = min(FIRST / float(modes.lam[0] + np.sqrt(gamma * (modes.rho @ modes.lam))), end)
+    rows = max(2, math.ceil(ROWS_PER_DECADE * math.log10(end / first)) + 1)
+    t = np.concatenate([[0.0], np.geomspace(first, end, rows)])
+    solver = _Solver(modes, atom, gamma, eta, B, sigma, t.size)
+    loss, K = np.empty((2, t.size))
+    loss[0], K[0] = solver.L - sigma**2, 1.0
+    with np.errstate(all="ignore"):
+        for i in range(t.size - 1):
+            status = solver.advance(i, t[i + 1] - t[i])
+            if status != "ok":
+                return NoisyFlow(t[: i + 1], loss[: i + 1], K[: i + 1], status, solver.defect(i))
+            loss[i + 1], K[i + 1] = solver.L - sigma**2, solver.K
+    return NoisyFlow(t, loss, K, "ok", solver.defect(t.size - 1))
+
+
+def _ramps(y: Array) -> tuple[Array, Array, Array]:
+    """e^{−y} and the weights of the two ends of a linear drive g in ∫_0^1 y e^{−y(1−s)} g(s) ds."""
+    decay = np.exp(-y)
+    mean = np.where(y > 0, -np.expm1(-y) / y, 1.0)
+    end = np.where(y > 1e-2, 1 - mean, y / 2 - y**2 / 6 + y**3 / 24 - y**4 / 120)
+    return decay, -np.expm1(-y) - end, end
+
+
+class _Solver:
+    """The state at one time and the implicit step; L includes the label noise. Member j of the sum over s was born at row j of the grid."""
+
+    def __init__(
+        self, modes: Modes, atom: float, gamma: float, eta: float, B: float, sigma: float, rows: int
+    ) -> None:
+        self.x, self.n, self.rho, self.floor = modes.lam, modes.count, modes.rho, atom + sigma**2
+        self.gamma, self.eta, self.epsilon = gamma, eta, eta / B
+        self.m, self.r, self.dr = np.zeros((3, rows))
+        self.Q, self.p = np.zeros((2, rows, self.x.size))
+        self.m[0], self.r[0] = 1.0, 1.0
+        self.K, self.L = 1.0, float(self.rho.sum()) + self.floor
+        self.e, self.nu, self.drift = np.ones(self.x.size), np.zeros(self.x.size), np.zeros(self.x.size)
+        self.f = self.n * self.L + self.rho
+
+    def noise(self, f: Array, K: float) -> Array:
+        """ε f over 1 − ηKx/2."""
+        return self.epsilon * f / (1 - self.eta * K * self.x / 2)
+
+    def advance(self, i: int, dt: float) -> str:
+        """From row i to i + 1; "ok", or why not."""
+        x, now = self.x, slice(0, i + 1)
+        m, r, Q, p = self.m[now].copy(), self.r[now], self.Q[now], self.p[now]
+        m[i] += self.strength(self.f) * dt / 2
+        K, L, f, drift, dr = self.K, self.L, self.f, self.drift, self.dr[now]
+        kick = self.noise(self.f, self.K) - self.nu
+        for _ in range(ITERATIONS):
+            before = K, L
+            r_1 = r + (self.dr[now] * self.K + dr * K) / 2 * dt
+            K = float(m @ r_1**2 + self.strength(f) * dt / 2)
+            if not self.eta * K * x[0] < 2:
+                return "eta K x passes 2"
+            tau = (self.K + K) / 2 * dt
+            decay, w_0, w_1 = _ramps(x * tau)
+            e = self.e * decay - (w_0 * self.drift + w_1 * drift) / x
+            taken = self.e - e - tau * (self.drift + drift) / 2
+            L, f, nu = self.equilibrium(e, K, *_ramps(2 * x * tau))
+            if not 0 <= L < np.inf:
+                return "the noise of a batch feeds itself"
+            kick_1, a = self.noise(f, K) - nu, (r / self.K + r_1 / K) / 2
+            mean = Q @ (self.rho * e) + a * (taken @ (self.rho * e))
+            wander = p @ (x * decay) + r / np.sqrt(self.K) * (x @ (w_0 * kick)) + r_1 / np.sqrt(K) * (x @ (w_1 * kick_1))
+            dr = self.gamma / K * (mean - np.sqrt(K) * wander)
+            drift = (m * dr) @ Q + (m @ (dr * a)) * taken
+            if abs(K / before[0] - 1) + abs(L / before[1] - 1) < TOLERANCE:
+                break
+        else:
+            return "the step did not converge"
+        Q += a[:, None] * taken
+        p *= decay
+        p += np.outer(r / np.sqrt(self.K), w_0 * kick) + np.outer(r_1 / np.sqrt(K), w_1 * kick_1)
+        self.m[now], self.r[now], self.dr[now] = m, r_1, dr
+        self.m[i + 1], self.r[i + 1] = self.strength(f) * dt / 2, 1.0
+        self.K, self.L, self.f, self.e, self.nu, self.drift = K, L, f, e, nu, drift
+        return "ok"
+
+    def strength(self, f: Array) -> float:
+        """dm/ds."""
+        return self.gamma * self.epsilon * float(self.x @ f)
+
+    def equilibrium(self, e: Array, K: float, decay: Array, w_0: Array, w_1: Array) -> tuple[float, Array, Array]:
+        """L, f and ν at the end of a step: ν holds f, f holds L and E, and both hold ν. L < 0 or inf if that has no stable solution."""
+        base = self.nu * decay + w_0 * self.noise(self.f, self.K) / 2
+        gain = K * self.x * self.noise(w_1, K) / 2
+        if not gain.max() < 1:
+            return np.inf, self.f, self.nu
+        E = (self.rho * e**2 + K * self.x * base) / (1 - gain)
+        share = gain * self.n / (1 - gain)
+        L = float((E.sum() + self.floor) / (1 - share.sum()))
+        f = self.n * L + E + share * L
+        return L, f, base + w_1 * self.noise(f, K) / 2
+
+    def defect(self, i: int) -> float:
+        """Largest power-weighted difference of e and 1 − ∫dm r_0 Q at row i."""
+        now = slice(0, i + 1)
+        return float(self.rho @ np.abs(self.e - 1 + (self.m * self.r)[now] @ self.Q[now]) / self.rho.sum())
