@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from featscale.spectra import PowerLaw
+    from featscale.spectra import PowerLaw, SpectralMeasure
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 
@@ -21,6 +22,7 @@ Alpha = Annotated[float, typer.Option(help="Capacity exponent: eigenvalues k^-al
 Beta = Annotated[float, typer.Option(help="Source exponent: target power beyond mode k is k^-(alpha beta), beta > 0.")]
 Gamma = Annotated[float, typer.Option(help="Richness, >= 0; 0 is the lazy limit.")]
 Modes = Annotated[int, typer.Option(help="Number of modes M.")]
+Plot = Annotated[Path | None, typer.Option(help="Also draw what was computed: a .png, .pdf or .svg file.")]
 
 
 @app.command()
@@ -49,6 +51,7 @@ def flow(
     ] = None,
     draws: Annotated[int | None, typer.Option(help="Average over this many draws of the features at --width.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first draw.")] = 0,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Loss and kernel growth K of gradient flow: at infinite width, at width N, or averaged over draws of width N.
@@ -57,22 +60,35 @@ def flow(
     """
     from featscale.errors import require
     from featscale.spectra import PowerLaw
-    from featscale.theory.flow import gradient_flow
 
     t = numbers(times, "times", "comma-separated flow times >= 0")
     task = PowerLaw(alpha, beta, modes)
     require(draws is None or width is not None, "draws", draws, "given together with width")
     if width is not None and draws is not None:
-        emit(_over_draws(task, width, gamma, t, range(seed, seed + draws)), as_json)
-        return
-    if width is None:
-        measure = task.measure(bins)
+        result = _over_draws(task, width, gamma, t, range(seed, seed + draws))
     else:
-        from featscale.theory.finite_width import finite_width_measure
+        result = _of_measure(_measure(task, width, bins), gamma, t)
+    emit(result, as_json)
+    if plot is not None:
+        from featscale.figures.theory import save_curves
 
-        measure = finite_width_measure(task, width, bins)
+        panels = {"loss": result["loss"], "K": result["K"]}
+        save_curves(
+            plot, t, panels, "flow time t", f"gradient flow, α={alpha:g} β={beta:g} γ={gamma:g}, N = {width or 'inf'}"
+        )
+
+
+def _measure(task: PowerLaw, N: int | None, bins: int | None) -> SpectralMeasure:
+    from featscale.theory.finite_width import finite_width_measure
+
+    return task.measure(bins) if N is None else finite_width_measure(task, N, bins)
+
+
+def _of_measure(measure: SpectralMeasure, gamma: float, t: NDArray[np.float64]) -> dict[str, Any]:
+    from featscale.theory.flow import gradient_flow
+
     result = gradient_flow(measure, gamma, t)
-    emit({"t": t, "loss": result.loss, "K": result.K, "status": result.status, "residual": result.residual}, as_json)
+    return {"t": t, "loss": result.loss, "K": result.K, "status": result.status, "residual": result.residual}
 
 
 def _over_draws(task: PowerLaw, N: int, gamma: float, t: NDArray[np.float64], seeds: range) -> dict[str, Any]:
@@ -97,3 +113,110 @@ def _over_draws(task: PowerLaw, N: int, gamma: float, t: NDArray[np.float64], se
         "status": "; ".join(sorted({one.status for one in flows})),
         "residual": max(one.residual for one in flows),
     }
+
+
+@app.command()
+def dmft(
+    alpha: Alpha,
+    beta: Beta,
+    gamma: Gamma,
+    eta: Annotated[float, typer.Option(help="Learning rate, > 0.")],
+    width: Annotated[str, typer.Option(help="Width N, or inf.")],
+    batch: Annotated[str, typer.Option(help="Samples a step, or inf for the whole population or data set.")],
+    modes: Modes,
+    steps: Annotated[int, typer.Option(help="Number of steps T.")],
+    data: Annotated[str, typer.Option(help="Size P of a data set whose samples are used again, or inf.")] = "inf",
+    sigma: Annotated[float, typer.Option(help="Standard deviation of the label noise.")] = 0.0,
+    bins: Annotated[int, typer.Option(help="At most this many nodes for the modes.")] = 60,
+    method: Annotated[str, typer.Option(help="marched (fast) or iterated (the readable fixed point).")] = "marched",
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Mean loss of discrete SGD by dynamical mean-field theory, at finite width, batch, learning rate and data set.
+
+    Example: featscale theory dmft --alpha 1.5 --beta 0.5 --gamma 1 --eta 0.1 --width 64 --batch 32 --modes 200 --steps 120
+    """
+    from featscale.errors import require
+    from featscale.spectra import PowerLaw
+    from featscale.theory.dmft import dmft as solve
+
+    require(method in ("marched", "iterated"), "method", method, "marched or iterated")
+    N, B, P = _count("width", width), _count("batch", batch), _count("data", data)
+    kind: Literal["marched", "iterated"] = "marched" if method == "marched" else "iterated"
+    result = solve(PowerLaw(alpha, beta, modes), N, B, eta, gamma, steps, sigma=sigma, P=P, bins=bins, method=kind)
+    emit(asdict(result), as_json)
+    if plot is not None:
+        from featscale.figures.theory import save_curves
+
+        title = f"SGD by mean-field theory, α={alpha:g} β={beta:g} γ={gamma:g}, N = {width}, B = {batch}"
+        save_curves(plot, result.step, {"loss": result.loss, "K": result.K}, "step", title)
+
+
+@app.command()
+def frontier(
+    alpha: Alpha,
+    beta: Beta,
+    gamma: Gamma,
+    compute: Annotated[str, typer.Option(help="Compute C = N t, comma-separated.")],
+    widths: Annotated[
+        str | None, typer.Option(help="Widths to choose from, comma-separated; without it any width.")
+    ] = None,
+    modes: Modes = 10**9,
+    eta_over_batch: Annotated[
+        float, typer.Option(help="Learning rate over batch size; 0 leaves batch noise out.")
+    ] = 0.0,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Compute-optimal loss, width and training time from theory.
+
+    Example: featscale theory frontier --alpha 1.5 --beta 0.5 --gamma 1 --widths 16,32,64,128,256 --compute 1e3,1e4,1e5
+    """
+    from featscale.errors import BadInput
+    from featscale.spectra import PowerLaw
+    from featscale.theory.frontier import frontier as solve
+
+    C = numbers(compute, "compute", "comma-separated numbers > 0")
+    N = None
+    if widths is not None:
+        try:
+            N = [int(word) for word in widths.split(",")]
+        except ValueError:
+            raise BadInput("widths", widths, "comma-separated integers >= 1") from None
+    result = solve(PowerLaw(alpha, beta, modes), gamma, C, N, eta_over_B=eta_over_batch)
+    emit(asdict(result), as_json)
+    if plot is not None:
+        from featscale.figures.theory import save_curves
+
+        panels = {"loss": result.loss, "width": result.width, "time": result.time}
+        save_curves(plot, C, panels, "compute C = N t", f"frontier, α={alpha:g} β={beta:g} γ={gamma:g}")
+
+
+@app.command()
+def phase(
+    alpha: Alpha,
+    beta: Beta,
+    lazy: Annotated[bool, typer.Option("--lazy", help="The lazy limit; without it rich.")] = False,
+    batch_noise: Annotated[bool, typer.Option(help="Whether batches are finite.")] = True,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Which two terms of the loss balance on the compute-optimal frontier, and its exponents; --plot draws the whole diagram.
+
+    Example: featscale theory phase --alpha 1.5 --beta 2.5
+    """
+    from featscale.theory.exponents import regime
+    from featscale.theory.frontier import phase as of_task
+
+    result = of_task(alpha, beta, not lazy, batch_noise)
+    emit({"regime": regime(alpha, beta), **asdict(result)}, as_json)
+    if plot is not None:
+        from featscale.figures.theory import save_phases
+
+        save_phases(plot, alpha, beta, not lazy, batch_noise)
+
+
+def _count(field: str, text: str) -> float:
+    """A whole number, or inf; ``BadInput`` names `field` otherwise."""
+    (value,) = numbers(text, field, "an integer >= 1, or inf")[:1]
+    return float(value)

@@ -32,12 +32,11 @@ Array = NDArray[np.float64]
 
 # A gap between eigenvalues leaves a ripple e^{−2φ/N} on the density, φ the sum above at v = 0 in the middle of the gap.
 SMOOTH = 8.0
-NODES_BUMP, NODES_LATE = 12, 6
 NODES_SMOOTH = 10
 # Panels toward the lower edge shrink by this factor in √(u − edge), this many times: with M near N the density has scales down to 1/M there.
 GRADING, GRADES = 4.0, 12
-# Bumps that get all their nodes; the later ones hold little power and get fewer.
-FINE = 100
+# Nodes of half a bump: the first ones hold the power, and where two just come apart need many.
+NODES_BUMP = ((0, 8, 32), (8, 100, 12), (100, None, 6))
 WIDE = 1.4
 ITERATIONS = 100
 CHUNK = 1 << 16
@@ -210,8 +209,9 @@ def _panels(modes: Modes, N: float, lower: float, upper: float) -> tuple[Array, 
     left, right = _inner_edges(modes, N, rough)
     # Bumps that touch across a wide gap vary on the scale of u − lower.
     wide = (left == right) & (log_u[rough] - log_u[rough + 1] > WIDE)
-    parts = [_bump(lam[:1], np.array([upper]), NODES_BUMP), _toward(lower, lam[-1])]
-    for part, nodes in ((slice(0, FINE), NODES_BUMP), (slice(FINE, None), NODES_LATE)):
+    parts = [_bump(lam[:1], np.array([upper]), NODES_BUMP[0][-1]), _toward(lower, lam[-1])]
+    for start, stop, nodes in NODES_BUMP:
+        part = slice(start, stop)
         k, narrow = rough[part], ~wide[part]
         parts.append(_bump(lam[k[narrow]], left[part][narrow], nodes))
         parts.append(_bump(lam[k[narrow] + 1], right[part][narrow], nodes))
@@ -219,10 +219,10 @@ def _panels(modes: Modes, N: float, lower: float, upper: float) -> tuple[Array, 
         ends = np.linspace(log_u[k + 1], log_u[k], int(np.ceil(2 * (log_u[k] - log_u[k + 1]))) + 1)
         parts.append(_geometric(lower, ends[:-1], ends[1:]))
     # Panels of a smooth stretch: no longer than a few v, v = gap/(π roughness) here, nor than half of u − lower.
-    for start, stop in _stretches(rough, lam.size):
-        cost = np.cumsum(roughness[start:stop] / 6 - np.diff(log_u[start : stop + 1]) / 0.7)
-        cuts = start + np.searchsorted(cost, np.arange(1, int(cost[-1]) + 1)) + 1
-        points = np.unique(np.concatenate([[start], np.minimum(cuts, stop), [stop]]))
+    for first, last in _stretches(rough, lam.size):
+        cost = np.cumsum(roughness[first:last] / 6 - np.diff(log_u[first : last + 1]) / 0.7)
+        cuts = first + np.searchsorted(cost, np.arange(1, int(cost[-1]) + 1)) + 1
+        points = np.unique(np.concatenate([[first], np.minimum(cuts, last), [last]]))
         parts.append(_geometric(lower, log_u[points[1:]], log_u[points[:-1]]))
     u, du = (np.concatenate(column) for column in zip(*parts, strict=True))
     return u, du

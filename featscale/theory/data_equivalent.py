@@ -49,6 +49,8 @@ SIZE_MAX = 10**7
 NODES_PER_E_FOLD = 80
 RESIDUAL_MAX = 1e-5
 RANK_TOLERANCE = 1e-8
+# Width of cells of modes in ln λ for sums that are smooth on the scale of λ.
+COARSE = 0.06
 # Interpolation of ln K on dyadic panels of flow time, and quadrature on graded ones.
 DEGREE = 10
 GAUSS = np.polynomial.legendre.leggauss(14)
@@ -100,7 +102,7 @@ def data_equivalent(
 def network_modes(task: PowerLaw, P: int, N: int | None) -> NetworkModes:
     """Modes of the network at width N (None: infinite) as P samples can tell them apart, and the power that the width leaves out."""
     if N is None:
-        return NetworkModes(power_law_modes(task, P), power_law_modes(task, 1), 0.0)
+        return NetworkModes(power_law_modes(task, P), power_law_modes(task, 1, COARSE), 0.0)
     modes = power_law_modes(task, N)
     curve, kappa0 = support_curve(modes, N), bottleneck_kappa(modes, N)
     lam, count, rho = (values[::-1] for values in (curve.x, eigenvalue_count(curve, N), vector_mass(curve)))
@@ -177,10 +179,11 @@ class History:
 
     def residual(self, x: Complex, t: float) -> Complex:
         """R(x, t) = 1 − a for a mode of rate x, shape (n,), at t > 0."""
-        tau, log_K = self.tau(np.array([t])), self._at(self._log_K, np.array([t]))
+        now = np.array([t], np.float64)
+        tau, log_K = self.tau(now), self._at(self._log_K, now)
         total = np.exp(-x * tau)
         if self.gamma > 0:
-            s, dt = self._graded(t, 0.1 / (np.abs(x).max() * np.exp(log_K[0])))
+            s, dt = self._graded(t, 0.1 / float(np.abs(x).max() * np.exp(log_K[0])))
             du = -np.exp(-self._at(self._log_K, s) / 2) * self._at(self._slope, s) / 2 * dt
             total = total + np.exp(-np.outer(x, tau - self.tau(s))) @ du
         return total * np.exp(log_K / 2)

@@ -79,19 +79,20 @@ def finite_width_measure(task: PowerLaw | SpectralMeasure, N: int, bins: int | N
     return finite_width(task, N, bins).measure
 
 
-def power_law_modes(task: PowerLaw, N: int) -> Modes:
+def power_law_modes(task: PowerLaw, N: int, cell: float = CELL) -> Modes:
     r"""Modes of a power law as width N can tell them apart: one by one up to k ~ α √N, then in cells.
 
     A cell of n neighbouring modes becomes two at k = mean ± standard deviation of its indices, n/2 modes each.
-    Accuracy: relative error (cell width in ln λ)⁴ (1 + β)⁴/4320, below 1e-7. Cost: O(α √N + log M).
+    Arguments: cell, widest cell in ln λ.
+    Accuracy: relative error cell⁴ (1 + β)⁴/4320, 1e-9 for β < 1. Cost: O(α √N + log M).
     """
     alpha, M = task.alpha, task.M
     require(M**-alpha >= SPAN_MIN, "modes", M, f"few enough that the smallest eigenvalue M^-alpha is >= {SPAN_MIN}")
-    single = int(min(M, np.ceil(max(1.5 * alpha * np.sqrt(N), alpha / CELL))))
+    single = int(min(M, np.ceil(max(1.5 * alpha * np.sqrt(N), alpha / cell))))
     edges: list[int] = [single + 1]
     while edges[-1] <= M:
         start = edges[-1]
-        width = min(CELL, CELL_PER_V * np.pi * start / (alpha * N))
+        width = min(cell, CELL_PER_V * np.pi * start / (alpha * N))
         edges.append(min(M + 1, max(start + 1, int(start * (1 + width / alpha)))))
     ends = np.array(edges, np.float64)
     low, high = ends[:-1], ends[1:]

@@ -14,7 +14,25 @@ from featscale.spectra import PowerLaw
 from featscale.theory.flow import gradient_flow
 
 FLOW = ["theory", "flow", "--alpha", "1.5", "--beta", "0.5", "--gamma", "1", "--modes", "500", "--times", "1,10"]
-SIMULATE = ["simulate", "--alpha", "1.5", "--beta", "0.5", "--gamma", "1", "--eta", "0.2", "--width", "16", "--modes", "100", "--steps", "40", "--seeds", "2"]
+SIMULATE = [
+    "simulate",
+    "--alpha",
+    "1.5",
+    "--beta",
+    "0.5",
+    "--gamma",
+    "1",
+    "--eta",
+    "0.2",
+    "--width",
+    "16",
+    "--modes",
+    "100",
+    "--steps",
+    "40",
+    "--seeds",
+    "2",
+]
 
 
 @pytest.fixture
@@ -65,6 +83,45 @@ def test_simulate_both_methods_agree(call):
     assert len(fast["loss_sem"]) == len(fast["step"])
 
 
+DMFT = "theory dmft --alpha 1.5 --beta 0.5 --gamma 1 --eta 0.1 --width 16 --batch 8 --modes 100 --steps 12".split()
+FRONTIER = "theory frontier --alpha 1.5 --beta 0.5 --gamma 1 --modes 10000 --widths 8,16,32 --compute 1e2,1e3".split()
+
+
+def test_dmft_has_the_keys_of_the_contract_and_starts_at_the_power(call):
+    curve = answer(call, *DMFT)
+    assert curve["step"] == list(range(13))
+    assert curve["loss"][0] == pytest.approx(PowerLaw(1.5, 0.5, 100).measure().power, rel=1e-6)
+
+
+def test_frontier_chooses_among_the_widths_and_spends_the_compute(call):
+    best = answer(call, *FRONTIER)
+    assert set(best["width"]) <= {8, 16, 32}
+    assert [N * t for N, t in zip(best["width"], best["time"], strict=True)] == pytest.approx([1e2, 1e3])
+    assert best["loss"][1] < best["loss"][0]
+
+
+def test_flow_at_a_width_lies_above_infinite_width(call):
+    wide, narrow = answer(call, *FLOW), answer(call, *FLOW, "--width", "8")
+    assert narrow["loss"][1] > 1.2 * wide["loss"][1]
+
+
+def test_phase_names_what_balances(call):
+    answered = answer(call, "theory", "phase", "--alpha", "1.5", "--beta", "0.5")
+    assert answered["balance"] == ["gradient flow", "width bottleneck"]
+
+
+@pytest.mark.parametrize(
+    "command", [FLOW, DMFT, FRONTIER, ["theory", "phase", "--alpha", "2", "--beta", "1.2"]], ids=lambda words: words[1]
+)
+def test_plot_draws_what_was_computed(call, command, tmp_path):
+    path = tmp_path / "plot.png"
+    assert answer(call, *command, "--plot", str(path))
+    assert path.read_bytes().startswith(b"\x89PNG")
+    code, _, err = call(*command, "--plot", str(tmp_path / "no" / "plot.png"), "--json")
+    assert code == 2
+    assert err.startswith("error: plot: ")
+
+
 def test_readable_output_without_json(call):
     code, out, _ = call("theory", "exponents", "--alpha", "1.5", "--beta", "0.5")
     assert code == 0
@@ -92,6 +149,12 @@ def test_readable_output_without_json(call):
         ([*SIMULATE, "--width", "101"], "width"),
         ([*SIMULATE, "--method", "fast"], "method"),
         ([*SIMULATE, "--seeds", "0"], "seeds"),
+        ([*DMFT[:-1], "-1"], "steps"),
+        ([*DMFT, "--method", "fast"], "method"),
+        ([*DMFT, "--data", "4"], "batch"),
+        ([*DMFT, "--width", "x"], "width"),
+        ([*FRONTIER[:-1], "0"], "compute"),
+        ([*FRONTIER, "--widths", "8,x"], "widths"),
         (["theory", "nothing"], "arguments"),
     ],
 )
