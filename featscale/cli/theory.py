@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from featscale.cli.output import Json, emit, numbers
+from featscale.errors import BadInput, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,18 @@ Alpha = Annotated[float, typer.Option(help="Capacity exponent: eigenvalues k^-al
 Beta = Annotated[float, typer.Option(help="Source exponent: target power beyond mode k is k^-(alpha beta), beta > 0.")]
 Gamma = Annotated[float, typer.Option(help="Richness, >= 0; 0 is the lazy limit.")]
 Modes = Annotated[int, typer.Option(help="Number of modes M.")]
-Plot = Annotated[Path | None, typer.Option(help="Also draw what was computed: a .png, .pdf or .svg file.")]
+Plot = Annotated[
+    Path | None,
+    typer.Option(help="Also draw what was computed: a .png, .pdf or .svg file.", callback=lambda path: drawable(path)),
+]
+
+
+def drawable(path: Path | None) -> Path | None:
+    """`path` if a figure can go there, known before anything is computed."""
+    if path is not None:
+        require(path.suffix in (".png", ".pdf", ".svg"), "plot", path, "a file named .png, .pdf or .svg")
+        require(path.parent.is_dir(), "plot", path, "a file in a folder that exists")
+    return path
 
 
 @app.command()
@@ -58,7 +70,6 @@ def flow(
 
     Example: featscale theory flow --alpha 1.5 --beta 0.5 --gamma 1 --modes 1000000000 --bins 2000 --times 1,10,100,1e4
     """
-    from featscale.errors import require
     from featscale.spectra import PowerLaw
 
     t = numbers(times, "times", "comma-separated flow times >= 0")
@@ -95,7 +106,6 @@ def _over_draws(task: PowerLaw, N: int, gamma: float, t: NDArray[np.float64], se
     """Mean and standard error over draws of the initial features, each solved exactly."""
     import numpy as np
 
-    from featscale.errors import require
     from featscale.simulate.problem import draw
     from featscale.theory.flow import gradient_flow
 
@@ -136,7 +146,6 @@ def dmft(
 
     Example: featscale theory dmft --alpha 1.5 --beta 0.5 --gamma 1 --eta 0.1 --width 64 --batch 32 --modes 200 --steps 120
     """
-    from featscale.errors import require
     from featscale.spectra import PowerLaw
     from featscale.theory.dmft import dmft as solve
 
@@ -172,7 +181,6 @@ def frontier(
 
     Example: featscale theory frontier --alpha 1.5 --beta 0.5 --gamma 1 --widths 16,32,64,128,256 --compute 1e3,1e4,1e5
     """
-    from featscale.errors import BadInput
     from featscale.spectra import PowerLaw
     from featscale.theory.frontier import frontier as solve
 

@@ -168,7 +168,7 @@ class History:
         self.loss, self.K, self.status = flow.loss[panels.size :], flow.K[panels.size :], flow.status
         K = flow.K[: panels.size].reshape(-1, points.size).T
         basis = chebyshev.chebvander(points, DEGREE)
-        self._log_K = np.linalg.solve(basis, np.log(K))
+        self._log_K: Array = np.asarray(np.linalg.solve(basis, np.log(K)), np.float64)
         self._slope = chebyshev.chebder(self._log_K) / self.half
         self._clock = chebyshev.chebint(np.linalg.solve(basis, K), lbnd=-1) * self.half
         self._clock[0] += np.concatenate([[0.0], np.cumsum(self._clock.sum(axis=0))[:-1]])

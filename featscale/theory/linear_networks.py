@@ -1,24 +1,27 @@
 r"""Linear networks without the projection: no width bottleneck; infinite-width flow at any depth, mean-field theory at finite width, exponents.
 
-f(x) = w·W_{D−1}⋯W_2 A ψ(x) / N^{D/2} of depth D, gradient descent on every layer, richness γ, features ψ of covariance Λ. In the normalised layers Ã = A/√N,
-W̃ = W/√N, w̃ = w/√N, with p = Ãᵀ W̃_2ᵀ⋯W̃_{D−1}ᵀ w̃, residual v = w* − p and g = Λv,
+f(x) = w·W_{D−1}⋯W_2 A ψ(x) / N^{D/2} of depth D, gradient descent on every layer, richness γ, features ψ of covariance Λ. In the normalised
+layers Ã = A/√N, W̃ = W/√N, w̃ = w/√N, with m = W̃_2ᵀ⋯W̃_{D−1}ᵀw̃, p = Ãᵀm, residual v = w* − p and g = Λv,
 
-.. math:: \dot{\tilde w} = \tilde W_{D-1} \cdots \tilde W_2 \tilde A\, g, \qquad \dot{\tilde A} = \gamma\, (\tilde W_2^\top \cdots \tilde w)\, g^\top, \qquad \dots
+.. math:: \dot{\tilde w} = \tilde W_{D-1} \cdots \tilde W_2 \tilde A\, g, \qquad \dot{\tilde A} = \gamma\, m\, g^\top
 
-conserves W̃W̃ᵀ − γ w̃w̃ᵀ of the last hidden layer and the difference of neighbouring Gram matrices of the others: the analogue of UUᵀ − (γ/N) wwᵀ = I.
+and likewise between. Flow conserves W̃W̃ᵀ − γw̃w̃ᵀ of the last hidden layer (of Ã if D = 2) and, of the others, W̃_l W̃_lᵀ − W̃_{l+1}ᵀW̃_{l+1}: the analogue
+of UUᵀ − (γ/N) wwᵀ = I.
 
-**Infinite width**, W̃_l(0) orthogonal: with K = 1 + γ‖w̃‖² these laws give ÃᵀÃ, the W̃ᵀW̃ and so the whole kernel, K^{D−1} I + (D−1)(γ/K) p pᵀ. Hence
+**Infinite width**, W̃_l(0) orthogonal: with K = 1 + γ‖w̃‖² these laws give every Gram matrix, and the kernel K^{D−1} I + (D−1)(γ/K) p pᵀ. Hence
 
-.. math:: \dot a = K^{D-1} x (1 - a) + (D-1) \frac{\gamma c}{K}\, a, \qquad \dot K = 2 \gamma c, \qquad c = \int \rho\, a (1 - a), \qquad L = \int \rho\, (1 - a)^2
+.. math::
+    \dot a = K^{D-1} x (1 - a) + (D-1) \frac{\gamma c}{K}\, a, \quad \dot K = 2 \gamma c, \quad c = \int \rho\, a (1 - a), \quad L = \int \rho\, (1 - a)^2
 
 and on a hard task K ~ τ^{(1−β)/D}, τ = ∫K^{D−1}dt, L ~ τ^−β: the exponent is Dβ/(1 + (D−1)β). D = 2 is the projected model at infinite width.
 
-**Finite width, late**: once many more than N modes are learned, k* ≫ N, conservation reads Σ_{k<k*} w*_k² = m·ÃÃᵀm ≈ (k*/N) ‖m‖², m = W̃_2ᵀ⋯w̃, while unlearned modes relax
-at the rate γ‖m‖² λ_k. So ‖m‖² falls like N k*^{α(1−b)−1}, b = min(β, 1), k* ~ (γNt)^{1/(αb+1)}, and what the random first layer adds to every mode, ‖m‖²/N, is of the
-same order as the target: L ~ (γNt)^{−αb/(αb+1)}, a function of γNt alone and of no depth. It holds while α(1 − b) < D; else ‖m‖ grows faster than k*/N, as at infinite width.
+**Finite width, late**: once k* ≫ N modes are learned, conservation reads Σ_{k<k*} w*_k² = m·ÃÃᵀm ≈ (k*/N)‖m‖², while the modes still to learn relax at
+the rate γ‖m‖²λ_k. So ‖m‖² ~ N k*^{α(1−b)−1} with b = min(β, 1), and k* ~ (γNt)^{1/(αb+1)}. What the random first layer puts on every such mode, ‖m‖²/N, is
+of the order of the target's power there or above, and L ~ (γNt)^{−αb/(αb+1)}: a function of γNt alone, and of no depth. It holds while α(1−b) < D; else
+γ‖w̃‖² grows faster than k*/N and the exponent is that of infinite width.
 
-Source: arXiv:2409.17858 for the two-layer model; derived otherwise. tests/theory/test_linear_networks.py and tests/simulate/test_linear_networks_simulation.py compare
-with gradient descent on the layers, fitted slopes, and simulations at finite width.
+Source: arXiv:2409.17858 for the two-layer model; the rest is derived. tests/theory/test_linear_networks.py compares with descent on the layers and
+fits slopes, tests/simulate/test_linear_networks_simulation.py compares with simulations at finite width.
 """
 
 from __future__ import annotations
@@ -128,8 +131,8 @@ class _DeepSolver(_Solver):
 class LinearDmft:
     """Mean loss curve of a two-layer linear network over draws of A(0) and batches.
 
-    step, 0 … T, number of updates made; shorter where the run is unstable. t = eta * step, flow time. loss, population loss. K = 1 + gamma C_w. All of shape (n,).
-    status, "ok" or advice. residual, relative error left in the equations: they are solved in one pass, to rounding. cost, multiplications.
+    step, 0 … T, number of updates made; shorter where the run is unstable. t = eta * step, flow time. loss, population loss. K = 1 + gamma C_w.
+    All of shape (n,). status, "ok" or advice. residual, relative error left in the equations: they are solved in one pass, to rounding. cost, multiplications.
     """
 
     step: NDArray[np.int64]
@@ -161,11 +164,12 @@ def two_layer_dmft(
     .. math::
         W_{t+1} &= W_t + \eta\, e_t + \eta^2 \gamma \sum_{s<t} C_g(t, s) W_s, \qquad C_w = W C_\psi W^\top, \qquad
         X = W R + \eta\gamma\, \mathrm{lower}(C_w) \\
-        H_k &= (I + \lambda_k X)^{-1}, \qquad C_k = H_k \big[ w_k^{*2} 11^\top + C_w / N + X D_k X^\top \big] H_k^\top, \qquad L(t) = \sum_k \lambda_k C_k(t, t) \\
+        H_k &= (I + \lambda_k X)^{-1}, \qquad C_k = H_k \big[ w_k^{*2} 11^\top + C_w / N + X D_k X^\top \big] H_k^\top \\
+        L(t) &= \sum_k \lambda_k C_k(t, t), \qquad D_k = \mathrm{diag}(\lambda_k (L + \sigma^2) + \lambda_k^2 C_k) / B \\
         C_g &= \sum_k \big[ \lambda_k^2 C_k + H_k D_k + D_k H_k^\top - D_k \big], \qquad
         R = \Big( I + \frac{1}{N} \sum_k \lambda_k H_k W \Big)^{-1}, \qquad C_\psi = R\, C_g R^\top
 
-    with D_k = diag(λ_k (L + σ²) + λ_k² C_k)/B. Every line gives row t from rows before it, so one pass in t solves them.
+    Every line gives row t from rows before it, so one pass in t solves them.
     Derived (cavity over the columns of A(0)); tests/simulate/test_linear_networks_simulation.py compares with simulations at finite N and B.
     Arguments: task. N >= 1 and B >= 1, integers or inf. eta > 0. gamma >= 0. T >= 0, steps. sigma >= 0, label noise. bins >= 4, or None: every mode.
     Returns: :class:`LinearDmft`. Raises: BadInput that names the field; also where the two-time arrays would not fit in memory.
@@ -191,7 +195,7 @@ def two_layer_dmft(
     status = "ok" if done == n else f"the loss runs away at step {done}: lower eta or gamma, or raise the batch"
     step, C_w = np.arange(done), np.diag(march.C_w)[:done]
     cost = 2 / 3 * modes.lam.size * float(done) ** 3
-    return LinearDmft(step, eta * step, march.loss[:done], 1 + gamma * C_w, status, 0.0, cost)
+    return LinearDmft(step, np.asarray(eta * step, np.float64), march.loss[:done], 1 + gamma * C_w, status, 0.0, cost)
 
 
 class _March:

@@ -119,9 +119,7 @@ def _rich_sgd(
         rows = int(np.searchsorted(t, noisy.t[-1] * (1 + 1e-12), side="right"))
         t, step, loss, K = t[:rows], step[:rows], loss[:rows], K[:rows]
         if B < math.inf:
-            loss, K = (
-                exact + _at(noisy, name, t) - _at(clean, name, t) for name, exact in (("loss", loss), ("K", K))
-            )
+            loss, K = (exact + _at(noisy, name, t) - _at(clean, name, t) for name, exact in (("loss", loss), ("K", K)))
         residual = max(residual, noisy.residual)
         if noisy.status != "ok":
             status = f"unstable from step {math.ceil(noisy.t[-1] / eta)}: {noisy.status}; lower eta or raise the batch"

@@ -86,9 +86,7 @@ def _ramps(y: Array) -> tuple[Array, Array, Array]:
 class _Solver:
     """The state at one time and the implicit step; L includes the label noise. Member j of the sum over s was born at row j of the grid."""
 
-    def __init__(
-        self, modes: Modes, atom: float, gamma: float, eta: float, B: float, sigma: float, rows: int
-    ) -> None:
+    def __init__(self, modes: Modes, atom: float, gamma: float, eta: float, B: float, sigma: float, rows: int) -> None:
         self.x, self.n, self.rho, self.floor = modes.lam, modes.count, modes.rho, atom + sigma**2
         self.gamma, self.eta, self.epsilon = gamma, eta, eta / B
         self.m, self.r, self.dr = np.zeros((3, rows))
@@ -124,7 +122,9 @@ class _Solver:
                 return "the noise of a batch feeds itself"
             kick_1, a = self.noise(f, K) - nu, (r / self.K + r_1 / K) / 2
             mean = Q @ (self.rho * e) + a * (taken @ (self.rho * e))
-            wander = p @ (x * decay) + r / np.sqrt(self.K) * (x @ (w_0 * kick)) + r_1 / np.sqrt(K) * (x @ (w_1 * kick_1))
+            wander = (
+                p @ (x * decay) + r / np.sqrt(self.K) * (x @ (w_0 * kick)) + r_1 / np.sqrt(K) * (x @ (w_1 * kick_1))
+            )
             dr = self.gamma / K * (mean - np.sqrt(K) * wander)
             drift = (m * dr) @ Q + (m @ (dr * a)) * taken
             if abs(K / before[0] - 1) + abs(L / before[1] - 1) < TOLERANCE:

@@ -31,6 +31,13 @@ class Checkpoint(Callback):
         if time.monotonic() - self.saved >= self.seconds and module.step < module.T:
             self.save(trainer, module)
 
+    def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
+        """Say what an interruption costs; the state inside a chunk of steps is no state to save."""
+        del trainer, module
+        if isinstance(exception, KeyboardInterrupt):
+            kept = "its last checkpoint" if self.path.exists() else "step 0"
+            sys.stderr.write(f"interrupted; the same command goes on from {kept}\n")
+
     def save(self, trainer: Trainer, module: CurveModule) -> None:
         """Write the checkpoint, then let `on_save` mirror it."""
         partial = self.path.with_suffix(".partial")

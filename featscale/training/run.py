@@ -89,6 +89,7 @@ def execute(
     data.place(request.device, DTYPES[request.config["precision"]])
     data.prepare_data()
     module = request.module(model, data=data, **parts)
+    mirror = _mirror(directory, request)
     with claim(directory) as held:
         decision = should_run(directory, request.config["retry_failed"], claimed=True)
         if not decision.trains:
@@ -96,7 +97,7 @@ def execute(
         if decision == "retry":
             directory.restart()
         directory.write_config(request.config, request.science)
-        with _mirror(directory, request) as mirror:
+        with mirror:
             ending = _fit(directory, request, module, data, held)
             curve = module.curve()
             directory.write_curve(curve)

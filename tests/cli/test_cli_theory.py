@@ -117,9 +117,10 @@ def test_plot_draws_what_was_computed(call, command, tmp_path):
     path = tmp_path / "plot.png"
     assert answer(call, *command, "--plot", str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
-    code, _, err = call(*command, "--plot", str(tmp_path / "no" / "plot.png"), "--json")
-    assert code == 2
-    assert err.startswith("error: plot: ")
+    for wrong in (tmp_path / "no" / "plot.png", tmp_path / "plot.txt"):
+        code, out, err = call(*command, "--plot", str(wrong), "--json")
+        assert (code, out) == (2, "")
+        assert err.startswith("error: plot: ")
 
 
 def test_readable_output_without_json(call):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featscale.errors import BadInput
@@ -60,16 +60,19 @@ def test_another_process_finds_the_same_hash() -> None:
     assert done.stdout.strip() == config_hash(science)
 
 
+@settings(max_examples=50)
 @given(SCIENCES)
 def test_the_order_of_keys_makes_no_difference(science: dict[str, Any]) -> None:
     assert config_hash(reordered(science)) == config_hash(science)
 
 
+@settings(max_examples=50)
 @given(SCIENCES)
 def test_the_way_of_writing_makes_no_difference(science: dict[str, Any]) -> None:
     assert config_hash(other_writing(science)) == config_hash(science)
 
 
+@settings(max_examples=50)
 @given(SCIENCES)
 def test_the_canonical_form_is_its_own_and_survives_json(science: dict[str, Any]) -> None:
     form = canonical(science)
@@ -77,6 +80,7 @@ def test_the_canonical_form_is_its_own_and_survives_json(science: dict[str, Any]
     assert config_hash(json.loads(json.dumps(form))) == config_hash(science)
 
 
+@settings(max_examples=50)
 @given(SCIENCES, KEYS, LEAVES, LEAVES)
 def test_another_value_has_another_hash(science: dict[str, Any], key: str, one: Any, other: Any) -> None:
     same = canonical(one) == canonical(other) and isinstance(one, bool) == isinstance(other, bool)
