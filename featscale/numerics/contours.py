@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
 # Half the opening of the ellipse in ln(ζ + δ), below π/2; nodes for each unit of its length, and at least.
-OPENING = 1.35
+OPENING = 1.0
 NODES_PER_E_FOLD, NODES_MIN = 8, 96
 # Steps of the walk from far off, in units of the first node, and Newton's iterations at each.
 WALK, WALK_FROM, ITERATIONS = 40, 1e3, 30

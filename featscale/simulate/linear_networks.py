@@ -45,7 +45,8 @@ class LinearProblem:
     """One experiment with a linear network.
 
     Arguments: task. N, width, an integer >= 1, or inf (orthogonal hidden layers only). eta, learning rate > 0; flow time is t = eta * step.
-    gamma >= 0, richness. depth D >= 2, trained layers. B, fresh samples a step, an integer >= 1 or inf. sigma >= 0, label noise. hidden, how W_2 … W_{D−1} start.
+    gamma >= 0, richness. depth D >= 2, trained layers. B, fresh samples a step, an integer >= 1 or inf. sigma >= 0, label noise.
+    hidden, how W_2 … W_{D−1} start.
     Raises: BadInput that names the field otherwise, also when eta is past the stability bound at initialisation at infinite width.
     """
 

@@ -88,15 +88,14 @@ def data_equivalent(
     noise = network.blind + sigma**2
     measure = training_measure(network.modes, P, noise)
     history = History(measure, gamma, t)
-    test, residual = np.full(t.size, measure.power), np.zeros(t.size)
     late = t > 0
-    if late.any() and history.status == "ok":
+    test, residual, status = np.where(late, np.nan, measure.power), 0.0, history.status
+    if late.any() and status == "ok":
         test[late], train = _losses(network.coarse, P, noise, float(measure.x[0]), history, t[late])
-        residual[late] = np.abs(train - history.loss[late]) / measure.power
-    status = history.status
-    if status == "ok" and not residual.max() <= RESIDUAL_MAX:
-        status = f"residual {residual.max():.1e}: average over draws of the data instead"
-    return DataFlow(t, history.loss, test - sigma**2, history.K, status, float(residual.max()))
+        residual = float(np.abs(train - history.loss[late]).max() / measure.power)
+        if not residual <= RESIDUAL_MAX:
+            status = f"residual {residual:.1e}: average over draws of the data instead"
+    return DataFlow(t, history.loss, test - sigma**2, history.K, status, residual)
 
 
 def network_modes(task: PowerLaw, P: int, N: int | None) -> NetworkModes:

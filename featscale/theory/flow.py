@@ -31,6 +31,7 @@ NODES = tuple(float(c) for c in (1 - np.cos(np.pi * np.arange(DEGREE + 1) / DEGR
 # The defect of the polynomial u is measured between its nodes.
 CHECK = 0.8
 COLLOCATION = ExponentialWeights(NODES, points=(*NODES[1:], CHECK))
+END = DEGREE - 1
 OUTPUT = ExponentialWeights(NODES, points=(1.0,))
 CHUNK = 16_384
 STEPS_MAX = 20_000
@@ -100,6 +101,8 @@ class _Solver:
         self.weight = gamma * self.rho / self.x
         self.chunks = [slice(start, start + CHUNK) for start in range(0, self.x.size, CHUNK)]
         self.residual, self.steps = 0.0, 0
+        # Weights of the end of the step last solved, one entry a chunk.
+        self.end: list[tuple[Array, Array, Array]] = []
 
     def run(self, t: Array, rows: Array) -> str:
         """Fill `rows` (loss, K) at the increasing times `t`; return the status."""
@@ -165,21 +168,23 @@ class _Solver:
     def gram(self, state: _State, h: float) -> Array:
         """K_i − 1 as quadratic forms in (1, u_0 … u_s): shape (s + 1, s + 2, s + 2), nodes 1..s and then the check."""
         total = np.zeros((DEGREE + 1, DEGREE + 2, DEGREE + 2))
+        self.end = []
         for part in self.chunks:
-            decay, Z, _ = COLLOCATION(self.x[part] * h)
+            decay, Z, R = COLLOCATION(self.x[part] * h)
+            self.end.append((decay[END], Z[END], R[END]))
             V = np.concatenate([(decay * state.z[part])[:, None, :], Z], axis=1)
             total += (V * self.weight[part]) @ np.swapaxes(V, 1, 2)
         return total
 
     def advance(self, state: _State, h: float, u: Array, c: float) -> _State:
-        """The state a fraction c into a step on which u has the given values at the nodes."""
+        """The state a fraction c into the step last solved, on which u has the given values at the nodes."""
         u_part = COLLOCATION.lagrange(c * np.array(NODES)) @ u if c < 1 else u
         z, r = np.empty_like(state.z), np.empty_like(state.r)
-        for part in self.chunks:
-            decay, Z, R = OUTPUT(self.x[part] * (h * c))
-            z[part] = decay[0] * state.z[part] + u_part @ Z[0]
+        for part, end in zip(self.chunks, self.end, strict=True):
+            decay, Z, R = end if c == 1 else (weights[0] for weights in OUTPUT(self.x[part] * (h * c)))
+            z[part] = decay * state.z[part] + u_part @ Z
             # R annihilates constants: differences keep the digits of a residual far below 1.
-            r[part] = decay[0] * state.r[part] + (u_part - u_part[0]) @ R[0]
+            r[part] = decay * state.r[part] + (u_part - u_part[0]) @ R
         return _State(z, r, float(u_part[-1]), state.t + h * _clock(u, c))
 
     def fraction(self, state: _State, h: float, u: Array, t: float) -> float:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import PchipInterpolator
 
 from featscale.errors import require
 from featscale.numerics.grids import log_steps
@@ -127,12 +127,11 @@ def _rich_sgd(
 
 
 def _at(flow: NoisyFlow, name: str, t: Array) -> Array:
-    """Loss or K at times t: a cubic spline of its logarithm in ln t, linear before the first row."""
+    """Loss or K at times t: a monotone cubic of its logarithm in ln t, linear before the first row."""
     values = getattr(flow, name)
     early = np.interp(t, flow.t[:2], values[:2])
-    if flow.t.size < 4:
-        return np.interp(t, flow.t, values)
-    late = t >= flow.t[1]
-    spline = CubicSpline(np.log(flow.t[1:]), np.log(np.maximum(values[1:], 1e-300)))
-    early[late] = np.exp(spline(np.log(t[late])))
+    late = t > flow.t[1]
+    if late.any():
+        cubic = PchipInterpolator(np.log(flow.t[1:]), np.log(np.maximum(values[1:], 1e-300)))
+        early[late] = np.exp(cubic(np.log(t[late])))
     return early

@@ -39,7 +39,7 @@ Array = NDArray[np.float64]
 ROWS_PER_DECADE = 40
 # The first step, in units of the fastest rate of the start.
 FIRST = 1e-2
-ITERATIONS = 60
+ITERATIONS, UNDAMPED, DAMPING = 80, 8, 0.6
 TOLERANCE = 1e-11
 
 
@@ -105,11 +105,12 @@ class _Solver:
         x, now = self.x, slice(0, i + 1)
         m, r, Q, p = self.m[now].copy(), self.r[now], self.Q[now], self.p[now]
         m[i] += self.strength(self.f) * dt / 2
-        K, L, f, drift, dr = self.K, self.L, self.f, self.drift, self.dr[now]
-        kick = self.noise(self.f, self.K) - self.nu
-        for _ in range(ITERATIONS):
-            before = K, L
-            r_1 = r + (self.dr[now] * self.K + dr * K) / 2 * dt
+        # Half a step of r_0 at the old rate; the other half is implicit.
+        half = r + self.dr[now] * self.K * dt / 2
+        kick, wander = self.noise(self.f, self.K) - self.nu, r / np.sqrt(self.K)
+        K, f, r_1, drift, L = self.K, self.f, half, self.drift, self.L
+        for iteration in range(ITERATIONS):
+            before, share = (K, L), 1.0 if iteration < UNDAMPED else DAMPING
             K = float(m @ r_1**2 + self.strength(f) * dt / 2)
             if not self.eta * K * x[0] < 2:
                 return "eta K x passes 2"
@@ -121,19 +122,20 @@ class _Solver:
             if not 0 <= L < np.inf:
                 return "the noise of a batch feeds itself"
             kick_1, a = self.noise(f, K) - nu, (r / self.K + r_1 / K) / 2
-            mean = Q @ (self.rho * e) + a * (taken @ (self.rho * e))
-            wander = (
-                p @ (x * decay) + r / np.sqrt(self.K) * (x @ (w_0 * kick)) + r_1 / np.sqrt(K) * (x @ (w_1 * kick_1))
-            )
-            dr = self.gamma / K * (mean - np.sqrt(K) * wander)
-            drift = (m * dr) @ Q + (m @ (dr * a)) * taken
-            if abs(K / before[0] - 1) + abs(L / before[1] - 1) < TOLERANCE:
+            # γ [mean − √K (p at the end) x]; the last part of p is r_1 itself, and it drags.
+            pull = Q @ (self.rho * e) + a * (taken @ (self.rho * e)) - np.sqrt(K) * (p @ (x * decay) + wander * (x @ (w_0 * kick)))
+            drag = self.gamma * float(x @ (w_1 * kick_1))
+            new = (half + self.gamma * pull * dt / 2) / (1 + drag * dt / 2)
+            r_1 = share * new + (1 - share) * r_1
+            dr = (self.gamma * pull - drag * r_1) / K
+            drift = share * ((m * dr) @ Q + (m @ (dr * a)) * taken) + (1 - share) * drift
+            if abs(K - before[0]) <= TOLERANCE * K and abs(L - before[1]) <= TOLERANCE * L:
                 break
         else:
             return "the step did not converge"
         Q += a[:, None] * taken
         p *= decay
-        p += np.outer(r / np.sqrt(self.K), w_0 * kick) + np.outer(r_1 / np.sqrt(K), w_1 * kick_1)
+        p += np.outer(wander, w_0 * kick) + np.outer(r_1 / np.sqrt(K), w_1 * kick_1)
         self.m[now], self.r[now], self.dr[now] = m, r_1, dr
         self.m[i + 1], self.r[i + 1] = self.strength(f) * dt / 2, 1.0
         self.K, self.L, self.f, self.e, self.nu, self.drift = K, L, f, e, nu, drift
