@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -43,8 +43,9 @@ def demo(
     experiments = (*EXPERIMENTS, IMAGES) if _has_mnist() else EXPERIMENTS
     if IMAGES not in experiments:
         sys.stderr.write("MNIST: no archives in FEATSCALE_DATA or ./data, so the image panel is left out\n")
-    codes = _train(experiments, runs)
-    show(NAME, runs, output, as_json)
+    targets = {name: _directories(name, runs) for name in experiments}
+    codes = _train(targets, runs)
+    show(NAME, runs, output, as_json, {directory.name for group in targets.values() for directory in group})
     raise typer.Exit(1 if any(codes) else 0)
 
 
@@ -53,12 +54,14 @@ def _has_mnist() -> bool:
     return any(folder.glob("train-images-idx3-ubyte*"))
 
 
-def _train(experiments: tuple[str, ...], runs: Path) -> list[int]:
-    """Run the sweeps, as many side by side as there are cores (at most two), with one progress line; returns exit codes."""
-    targets = {name: _directories(name, runs) for name in experiments}
+def _train(targets: Mapping[str, set[Path]], runs: Path) -> list[int]:
+    """Run the sweeps, as many side by side as there are cores (at most two), with one progress line; returns exit codes.
+
+    Arguments: targets, the run directories that each experiment fills.
+    """
     directories = set().union(*targets.values())
     codes: list[int] = []
-    waiting = [name for name in experiments if _done(targets[name]) < len(targets[name])]
+    waiting = [name for name in targets if _done(targets[name]) < len(targets[name])]
     running: dict[str, subprocess.Popen[str]] = {}
     with _progress(len(directories)) as progress:
         while waiting or running:

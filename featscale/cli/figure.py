@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,11 +40,11 @@ def figure(
         show(one, runs, path / f"{one}.png" if name == "all" and output else path, as_json)
 
 
-def show(name: str, runs: Path, output: Path, as_json: bool) -> None:
-    """Print the table of the demo's runs and write its figure."""
+def show(name: str, runs: Path, output: Path, as_json: bool, only: Collection[str] | None = None) -> None:
+    """Print the table of the demo's runs (all, or those with the hashes of `only`) and write its figure."""
     from featscale.figures import demo
 
-    result = demo.data(demo.load(runs / name))
+    result = demo.data(demo.load(runs / name, only))
     demo.save(result, output)
     rows = [vars(line) for line in result.lines]
     emit({"figure": output, "exponents": rows}, as_json, lambda _: _table(result.lines, output))

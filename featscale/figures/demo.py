@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,14 @@ class Run:
         return rows["t"].to_numpy(), rows["loss"].to_numpy(), rows["error"].to_numpy()
 
 
-def load(folder: Path) -> list[Run]:
-    """The finished runs below `folder`; diverged and failed ones have no exponent and stay in `featscale runs list`."""
+def load(folder: Path, only: Collection[str] | None = None) -> list[Run]:
+    """The finished runs below `folder`; diverged and failed ones have no exponent and stay in `featscale runs list`.
+
+    Arguments: only, hashes of the runs wanted; None for all of them.
+    """
     table = runs_table(folder)
+    if only is not None:
+        table = table.filter(pl.col("hash").is_in(list(only)))
     return [
         Run(
             {key: value for key, value in row.items() if value is not None},

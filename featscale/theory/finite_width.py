@@ -6,7 +6,7 @@ As N and the number of modes grow, the measure that :func:`featscale.theory.flow
     \int \frac{\rho(dx)}{x + z} = \frac{1}{z} \sum_k \rho_k \frac{\kappa}{\lambda_k + \kappa}, \qquad
     z = \kappa \Big( 1 - \frac{1}{N} \sum_k \frac{\lambda_k}{\lambda_k + \kappa} \Big),
 
-with an atom Σ ρ_k κ₀/(λ_k + κ₀) at zero, N = Σ λ_k/(λ_k + κ₀): the power that width N does not reach, N^−α min(2,β). Its density is followed along
+with an atom Σ ρ_k κ₀/(λ_k + κ₀) at zero, N = Σ λ_k/(λ_k + κ₀): the power that width N does not reach, N^−α min(1,β) with κ₀ ~ N^−α. Its density is followed along
 the support by :mod:`featscale.numerics.sample_covariance`, node by node and positive; the equations above, on z > 0, then give the residual.
 Source: the equations are the anisotropic Marchenko–Pastur law; derived for this model and tested by tests/theory/test_finite_width.py against draws
 of A(0). What is neglected is O(1/N).
@@ -57,8 +57,8 @@ def finite_width(task: PowerLaw | SpectralMeasure, N: int, bins: int | None = No
     >= 2; None: 80 for each factor e in x.
     Returns: :class:`FiniteWidth`.
     Raises: BadInput that names the field.
-    Accuracy: of the deterministic equations 1e-6 (see residual); those are O(1/N) from the mean over draws.
-    Cost: O(√N) nodes times O(√N + 10³) modes: 0.1 s at N = 10³, 0.5 s at 10⁴, 5 s at 10⁶.
+    Accuracy: of the deterministic equations 3e-6 (see residual); those are O(1/N) from the mean over draws, 1 to 10 % at N = 32.
+    Cost: O(√N) nodes times O(√N + 10³) modes: 0.1 s at N = 10³, 0.2 s at 10⁴, 2 s at 10⁶.
     """
     require(isinstance(N, (int, np.integer)) and 1 <= N <= WIDTH_MAX, "width", N, f"an integer from 1 to {WIDTH_MAX}")
     require(bins is None or bins >= 2, "bins", bins, "an integer >= 2")

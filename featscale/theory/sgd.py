@@ -115,7 +115,8 @@ def _rich_sgd(
     flow = gradient_flow(SpectralMeasure(modes.lam, modes.rho, atom), gamma, t)
     loss, K, status, residual = flow.loss, flow.K, flow.status, flow.residual
     if t[-1] > 0:
-        noisy, clean = (noisy_flow(modes, atom, gamma, eta, size, sigma, float(t[-1])) for size in (B, math.inf))
+        noisy = noisy_flow(modes, atom, gamma, eta, B, sigma, float(t[-1]))
+        clean = noisy_flow(modes, atom, gamma, 0.0, math.inf, sigma, float(t[-1]))
         rows = int(np.searchsorted(t, noisy.t[-1] * (1 + 1e-12), side="right"))
         t, step, loss, K = t[:rows], step[:rows], loss[:rows], K[:rows]
         if B < math.inf:
@@ -129,6 +130,8 @@ def _rich_sgd(
 def _at(flow: NoisyFlow, name: str, t: Array) -> Array:
     """Loss or K at times t: a monotone cubic of its logarithm in ln t, linear before the first row."""
     values = getattr(flow, name)
+    if flow.t.size == 1:
+        return np.full_like(t, values[0])
     early = np.interp(t, flow.t[:2], values[:2])
     late = t > flow.t[1]
     if late.any():

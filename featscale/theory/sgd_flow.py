@@ -39,7 +39,7 @@ Array = NDArray[np.float64]
 ROWS_PER_DECADE = 40
 # The first step, in units of the fastest rate of the start.
 FIRST = 1e-2
-ITERATIONS, UNDAMPED, DAMPING = 80, 8, 0.6
+ITERATIONS = 100
 TOLERANCE = 1e-11
 
 
@@ -83,6 +83,13 @@ def _ramps(y: Array) -> tuple[Array, Array, Array]:
     return decay, -np.expm1(-y) - end, end
 
 
+def _damping(share: float, change: float, last: float) -> float:
+    """How much of a change to take, for a fixed point approached with two successive changes while taking `share` of each."""
+    ratio = change / last if last else 0.0
+    undamped = (ratio - (1 - share)) / share
+    return float(np.clip(1 / (1 - undamped), 0.1, 1.0)) if undamped < 0 else share
+
+
 class _Solver:
     """The state at one time and the implicit step; L includes the label noise. Member j of the sum over s was born at row j of the grid."""
 
@@ -109,11 +116,15 @@ class _Solver:
         half = r + self.dr[now] * self.K * dt / 2
         kick, wander = self.noise(self.f, self.K) - self.nu, r / np.sqrt(self.K)
         K, f, r_1, drift, L = self.K, self.f, half, self.drift, self.L
+        share, change = 1.0, 0.0
         for iteration in range(ITERATIONS):
-            before, share = (K, L), 1.0 if iteration < UNDAMPED else DAMPING
+            before, last = (K, L), change
             K = float(m @ r_1**2 + self.strength(f) * dt / 2)
             if not self.eta * K * x[0] < 2:
                 return "eta K x passes 2"
+            change = K - before[0]
+            if iteration % 4 == 3:
+                share = _damping(share, change, last)
             tau = (self.K + K) / 2 * dt
             decay, w_0, w_1 = _ramps(x * tau)
             e = self.e * decay - (w_0 * self.drift + w_1 * drift) / x
@@ -123,13 +134,17 @@ class _Solver:
                 return "the noise of a batch feeds itself"
             kick_1, a = self.noise(f, K) - nu, (r / self.K + r_1 / K) / 2
             # γ [mean − √K (p at the end) x]; the last part of p is r_1 itself, and it drags.
-            pull = Q @ (self.rho * e) + a * (taken @ (self.rho * e)) - np.sqrt(K) * (p @ (x * decay) + wander * (x @ (w_0 * kick)))
+            pull = (
+                Q @ (self.rho * e)
+                + a * (taken @ (self.rho * e))
+                - np.sqrt(K) * (p @ (x * decay) + wander * (x @ (w_0 * kick)))
+            )
             drag = self.gamma * float(x @ (w_1 * kick_1))
             new = (half + self.gamma * pull * dt / 2) / (1 + drag * dt / 2)
             r_1 = share * new + (1 - share) * r_1
             dr = (self.gamma * pull - drag * r_1) / K
             drift = share * ((m * dr) @ Q + (m @ (dr * a)) * taken) + (1 - share) * drift
-            if abs(K - before[0]) <= TOLERANCE * K and abs(L - before[1]) <= TOLERANCE * L:
+            if abs(change) <= TOLERANCE * K and abs(L - before[1]) <= TOLERANCE * L:
                 break
         else:
             return "the step did not converge"

@@ -149,18 +149,18 @@ def test_many_samples_are_the_population_at_that_width():
     task, t = PowerLaw(1.5, 0.5, 1000), np.geomspace(0.1, 1e3, 7)
     for N, measure in ((None, task.measure()), (20, finite_width_measure(task, 20))):
         exact, gaps = gradient_flow(measure, 1.0, t).loss, []
-        for P in (10**4, 10**6):
+        for P in (10**3, 10**5):
             ours = data_equivalent(task, P, 1.0, t, N)
             gaps.append(max(np.abs(ours.test / exact - 1).max(), np.abs(ours.train / exact - 1).max()))
-        assert gaps[0] < 0.3
+        assert gaps[0] < 3
         assert gaps[1] < 0.03 * gaps[0]
 
 
 def test_a_wide_network_is_an_infinite_one():
     task, t = PowerLaw(1.5, 0.5, 300), np.geomspace(0.1, 1e3, 7)
-    infinite, wide = (data_equivalent(task, 40, 1.0, t, N, 0.2) for N in (None, 10**5))
-    assert wide.test == pytest.approx(infinite.test, rel=5e-3)
-    assert data_equivalent(task, 40, 1.0, t, 10, 0.2).test != pytest.approx(infinite.test, rel=5e-2)
+    infinite, wide = (data_equivalent(task, 40, 1.0, t, N, 0.2) for N in (None, 10**4))
+    assert wide.test == pytest.approx(infinite.test, rel=2e-2)
+    assert data_equivalent(task, 40, 1.0, t, 10, 0.2).test != pytest.approx(infinite.test, rel=0.2)
 
 
 def test_the_last_loss_peaks_where_there_are_as_many_samples_as_features():
