@@ -40,7 +40,7 @@ def demo(
     About four minutes on two cores; run again, it takes its results from the records. MNIST is included where FEATSCALE_DATA (or ./data)
     holds its archives.
     """
-    experiments = (*EXPERIMENTS, IMAGES) if _has_mnist() else EXPERIMENTS
+    experiments = (IMAGES, *EXPERIMENTS) if _has_mnist() else EXPERIMENTS
     if IMAGES not in experiments:
         sys.stderr.write("MNIST: no archives in FEATSCALE_DATA or ./data, so the image panel is left out\n")
     targets = {name: _directories(name, runs) for name in experiments}

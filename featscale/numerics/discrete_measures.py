@@ -30,22 +30,28 @@ def condense(x: Array, mass: Array, bins: int) -> tuple[Array, Array]:
     size = np.diff(start, append=x.size)
     many = size > 2
     kept = ~np.repeat(many, size)
-    nodes, weights = _gauss(x, mass, start, size)
-    x = np.concatenate([x[kept], *(n[many] for n in nodes)])
-    mass = np.concatenate([mass[kept], *(w[many] for w in weights)])
+    nodes, weights = gauss_pairs(x, mass, start)
+    x, mass = np.concatenate([x[kept], nodes[many].ravel()]), np.concatenate([mass[kept], weights[many].ravel()])
     order = np.argsort(x, kind="stable")
     return x[order][mass[order] > 0], mass[order][mass[order] > 0]
 
 
-def _gauss(x: Array, mass: Array, start: NDArray[np.intp], size: NDArray[np.intp]) -> tuple[list[Array], list[Array]]:
-    """Two-point Gauss rules of consecutive groups of nodes, from their centred moments."""
+def gauss_pairs(x: Array, mass: Array, start: NDArray[np.intp]) -> tuple[Array, Array]:
+    """Two-point Gauss rules of consecutive groups of nodes, which begin at `start`: nodes and weights, each of shape (groups, 2).
+
+    They keep the moments 0 to 3 of each group. Arguments: x > 0 and mass > 0, shape (n,).
+    """
+    size = np.diff(start, append=x.size)
     total = np.add.reduceat(mass, start)
-    mean = np.add.reduceat(mass * x, start) / total
-    share, offset = mass / np.repeat(total, size), x / np.repeat(mean, size) - 1
+    # Masses and positions relative to their group's, so that no product underflows.
+    share, ratio = mass / np.repeat(total, size), x / np.repeat(x[start], size)
+    mean = np.add.reduceat(share * ratio, start)
+    offset = ratio / np.repeat(mean, size) - 1
     variance = np.add.reduceat(share * offset**2, start)
     skew = np.add.reduceat(share * offset**3, start)
     half = np.divide(skew, 2 * variance, out=np.zeros_like(skew), where=variance > 0)
     root = np.sqrt(half**2 + variance)
     upper, lower = half + root, half - root
     share_upper = np.divide(-lower, upper - lower, out=np.full_like(root, 0.5), where=root > 0)
-    return [mean * (1 + lower), mean * (1 + upper)], [total * (1 - share_upper), total * share_upper]
+    nodes = (x[start] * mean)[:, None] * np.stack([1 + lower, 1 + upper], axis=1)
+    return nodes, np.stack([total * (1 - share_upper), total * share_upper], axis=1)

@@ -20,13 +20,14 @@ form for Λ = 1, with the transform on z > 0, and with random matrices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+
+from featscale.numerics.modes import Modes, ModeTree
 
 Array = NDArray[np.float64]
 
@@ -39,21 +40,7 @@ GRADING, GRADES = 4.0, 12
 NODES_BUMP = ((0, 8, 32), (8, 100, 12), (100, None, 6))
 WIDE = 1.4
 ITERATIONS = 100
-CHUNK = 1 << 16
-
-
-@dataclass(frozen=True)
-class Modes:
-    """Population modes: lam, distinct eigenvalues > 0, largest first; count, how many modes share each; rho, their power. All of shape (n,)."""
-
-    lam: Array
-    count: Array
-    rho: Array
-
-    @property
-    def weight(self) -> Array:
-        """count λ², the weights of the first equation."""
-        return self.count * self.lam**2
+CHUNK, ROWS = 1 << 16, 96
 
 
 class Curve(NamedTuple):
@@ -100,11 +87,17 @@ def support_curve(modes: Modes, N: float) -> Curve:
     u, du = _panels(modes, N, lower, upper)
     order = np.argsort(u, kind="stable")
     u, du = u[order], du[order]
-    rows = max(1, CHUNK // modes.lam.size)
-    parts = [_follow(modes, N, u[start : start + rows]) for start in range(0, u.size, rows)]
+    tree, below = ModeTree(modes), int(np.searchsorted(u, modes.lam[-1]))
+    # Below all eigenvalues their exact number matters.
+    parts = [_follow(modes, N, u[part]) for part in _chunks(0, below, CHUNK // modes.lam.size)]
+    parts += [_follow(tree.around(u[part][0], u[part][-1]), N, u[part]) for part in _chunks(below, u.size, ROWS)]
     v, x, slope, rho0, rho1 = (np.concatenate(column) for column in zip(*parts, strict=True))
     inside = v > 0
     return Curve((u + 1j * v)[inside], x[inside], (slope * du)[inside], rho0[inside], rho1[inside])
+
+
+def _chunks(start: int, stop: int, rows: int) -> list[slice]:
+    return [slice(first, min(stop, first + max(1, rows))) for first in range(start, stop, max(1, rows))]
 
 
 def vector_mass(curve: Curve) -> Array:
@@ -273,15 +266,17 @@ def _inner_edges(modes: Modes, N: float, rough: NDArray[np.intp]) -> tuple[Array
     if rough.size == 0:
         return np.empty(0), np.empty(0)
     high, low = modes.lam[rough], modes.lam[rough + 1]
-    reach = np.sqrt(modes.weight / N)
-    left, touch_left = _rise(modes, N, high, -np.ones(rough.size), reach[rough], high - low)
-    right, touch_right = _rise(modes, N, low, np.ones(rough.size), reach[rough + 1], high - low)
+    reach, tree = np.sqrt(modes.weight / N), ModeTree(modes)
+    left, touch_left = _rise(tree, N, high, -1.0, reach[rough], high - low)
+    right, touch_right = _rise(tree, N, low, 1.0, reach[rough + 1], high - low)
     touch = touch_left | touch_right | (left < right)
     middle = np.clip((left + right) / 2, low + 0.1 * (high - low), high - 0.1 * (high - low))
     return np.where(touch, middle, left), np.where(touch, middle, right)
 
 
-def _rise(modes: Modes, N: float, origin: Array, side: Array, q: Array, gap: Array) -> tuple[Array, NDArray[np.bool_]]:
+def _rise(
+    tree: ModeTree, N: float, origin: Array, side: float, q: Array, gap: Array
+) -> tuple[Array, NDArray[np.bool_]]:
     """Newton's method for the distance q of an edge from the eigenvalue `origin`; and which gaps have no edge."""
     q, touch = q.copy(), q >= gap
     active = np.flatnonzero(~touch)
@@ -289,15 +284,16 @@ def _rise(modes: Modes, N: float, origin: Array, side: Array, q: Array, gap: Arr
         if active.size == 0:
             break
         new = np.empty(active.size)
-        rows = max(1, CHUNK // modes.lam.size)
-        for start in range(0, active.size, rows):
-            part = active[start : start + rows]
-            inverse = 1 / ((modes.lam - (origin + side * q)[part][:, None]) * side[part][:, None])
+        for rows in _chunks(0, active.size, ROWS):
+            part = active[rows]
+            # Both ends of each gap lie between the first origin and the last, or one gap beyond.
+            seen = tree.around(float((origin - gap)[part].min()), float((origin + gap)[part].max()))
+            inverse = 1 / ((seen.lam - (origin + side * q)[part][:, None]) * side)
             square = inverse * inverse
-            phi, slope = square @ modes.weight, 2 * ((square * inverse) @ modes.weight)
+            phi, slope = square @ seen.weight, 2 * ((square * inverse) @ seen.weight)
             # Past the largest φ^{−1/2} there is no edge: the bumps touch.
             step = np.divide(2 * phi * (np.sqrt(phi / N) - 1), -slope, out=np.full(part.size, np.inf), where=slope < 0)
-            new[start : start + rows] = q[part] + step
+            new[rows] = q[part] + step
         bad = ~(new < gap[active])
         touch[active[bad]] = True
         done = bad | (np.abs(new - q[active]) <= 1e-13 * q[active])

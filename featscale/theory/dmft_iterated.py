@@ -107,9 +107,8 @@ def iterate(setting: Setting, n: int) -> Solution:
     cost = 12.0 * rounds * modes.lam.size * n**3
     if residual <= TOLERANCE and loss.max() <= setting.ceiling:
         return Solution(loss, V, C_w, "ok", residual, cost)
-    return Solution(
-        loss[:0], V[:0], C_w[:0], f"no fixed point after {rounds} iterations: use method marched", residual, cost
-    )
+    status = f"no fixed point after {rounds} iterations: use method marched"
+    return Solution(loss[:0], V[:0], C_w[:0], status, residual if residual < np.inf else np.inf, cost)
 
 
 def _sweep(setting: Setting, order: Order) -> tuple[Order, Array, Array, Array]:
@@ -126,7 +125,7 @@ def _sweep(setting: Setting, order: Order) -> tuple[Order, Array, Array, Array]:
     new_E = np.empty_like(E)
     for k, (lam, count, rho) in enumerate(zip(*vars(setting.modes).values(), strict=True)):
         # A bin's modes together: Σ w*² = rho/lam, and the noise of `count` modes.
-        H = solve_triangular(I + lam * X @ R_1, I, lower=True, unit_diagonal=True)
+        H = _inverse(I + lam * X @ R_1)
         D = count * lam * Xi + b * lam**2 * np.diag(E[k])
         C = H @ (rho / lam * one + count * Y @ C_u @ Y.T / N + X @ D @ X.T) @ H.T
         cross = R_1 @ H @ X @ D
@@ -135,11 +134,11 @@ def _sweep(setting: Setting, order: Order) -> tuple[Order, Array, Array, Array]:
         R_v -= count * lam * H @ X
         R_g -= count * lam * R_1 @ H @ Y
         new_E[k] = np.diag(R_1 @ C @ R_1.T)
-    R, R_1 = (solve_triangular(I - r, I, lower=True, unit_diagonal=True) for r in (R_g / N, R_v / P))
+    R, R_1 = _inverse(I - R_g / N), _inverse(I - R_v / P)
     data = R_1 @ (C_v + sigma**2 * one) @ R_1.T
     # V(t) = data(t, t) + P b Σ_{s<t} R_1(t, s)² V(s); at P = ∞ the sum vanishes like 1/P.
     memory = b * P * np.tril(R_1, -1) ** 2 if np.isfinite(P) else np.zeros((n, n))
-    V = solve_triangular(I - memory, np.diag(data), lower=True, unit_diagonal=True)
+    V = _inverse(I - memory) @ np.diag(data)
     Xi = data / P + b * R_1 @ np.diag(V) @ R_1.T
     return Order(R @ C_g @ R.T, R, R_1, Xi, new_E), np.diag(C_v), V, np.diag(C_w)
 
@@ -151,6 +150,11 @@ def _readout(C_u: Array, eta: float, gamma: float) -> Array:
         W[t + 1] = W[t] + eta**2 * gamma * C_u[t, :t] @ W[:t]
         W[t + 1, t] += eta
     return W
+
+
+def _inverse(A: Array) -> Array:
+    """Inverse of a lower triangular matrix with ones on its diagonal; NaN where the iteration has run away."""
+    return solve_triangular(A, np.eye(len(A)), lower=True, unit_diagonal=True, check_finite=False)
 
 
 def _change(new: Array, old: Array) -> float:

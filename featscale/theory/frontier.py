@@ -1,9 +1,9 @@
 r"""The compute-optimal frontier: the least loss L*(C) at a given compute, its width N* and time t*, and which two terms of the loss balance there.
 
-.. math:: L^*(C) = \min_N L(N, t), \qquad \mathrm{cost}(N, t) = C, \qquad L(N, t) = L_{\mathrm{flow}}(N, t) + L_{\mathrm{batch}}(t)
+.. math:: L^*(C) = \min_N L(N, t), \qquad \mathrm{cost}(N, t) = C
 
-L_flow is gradient flow on the deterministic measure of width N (:mod:`featscale.theory.finite_width`), L_batch the excess loss of batches of size B at
-infinite width, which gradient flow lacks and without which a super-easy task has another frontier (:func:`phase` with batch_noise=False).
+Without batch noise L(N, t) is gradient flow on the deterministic measure of width N (:mod:`featscale.theory.finite_width`); with it, that flow with the noise
+of batches at the same width (:mod:`featscale.theory.sgd_flow`). Gradient flow has no super-easy phase: there noise is one of the two terms that balance.
 Source: arXiv:2409.17858 for the model and the hard exponents; derived otherwise, tests/theory/test_frontier.py compares measured exponents with the table.
 """
 
@@ -15,6 +15,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 
 from featscale.errors import require
@@ -22,7 +23,8 @@ from featscale.spectra import PowerLaw
 from featscale.theory.exponents import MARGIN, chi, exponents
 from featscale.theory.finite_width import WIDTH_MAX, finite_width
 from featscale.theory.flow import gradient_flow
-from featscale.theory.modes import binned_modes
+from featscale.theory.modes import binned_modes, modes_at_width
+from featscale.theory.sgd_flow import noisy_flow
 
 Array = NDArray[np.float64]
 Cost = Callable[[float, float], float]
@@ -30,7 +32,8 @@ Cost = Callable[[float, float], float]
 RTOL = 1e-8
 # Widths tried for a free width: 2^(j/2). The optimum lies on the polynomial through HALF_STENCIL of them on either side of the best.
 OCTAVE, HALF_STENCIL = 2, 2
-NOISE_BINS, NOISE_PER_DECADE = 400, 60
+# Noise is taken to first order in η at fixed η/B: η itself this small.
+NOISE_BINS, ETA = 100, 1e-9
 TIME_MAX = 1e30
 
 
@@ -84,9 +87,11 @@ class Phase:
 def loss_terms(alpha: float, beta: float, rich: bool, batch_noise: bool = True) -> tuple[Term, ...]:
     r"""The terms of L(N, t), with m = 1 if lazy and max(1, 2/(1+β)) if rich.
 
-    Limiting flow t^−βm, bottleneck N^−α min(2, β), width transient N^−1 t^−(min(1, β) − 1/α)m: the relative correction of the learned modes is k*(t)/N, k* ~ t^{m/α},
-    on a hard task, where the three meet in one point. Batch noise t^−(2−1/α)m.
-    Derived: to first order in 1/N the transform of the measure changes by (1/N) Σ_k λ_k/(λ_k+z) Σ_k ρ_k λ_k/(λ_k+z)² ~ z^{min(1,β)−1−1/α}/N.
+    Limiting flow t^−βm, bottleneck N^−α min(2, β), width transient N^−1 t^−(min(1, β) − 1/α)m, batch noise t^−(2 − 1/α)m. On a hard task the transient
+    is the loss of the flow times k*(t)/N, k* ~ t^{m/α} modes learned: the three meet in one point and the table's (1 − 1/α)m holds for β > 1 only.
+    Batch noise also multiplies the loss of a hard or easy flow by 1 + ηKΣλ/(2B) while that is small; a rich hard run, whose K grows, leaves the rich
+    phase where it is not, see :mod:`featscale.theory.sgd_flow`.
+    Derived: to first order in 1/N the transform of the measure changes by (1/N) Σ λ/(λ + z) Σ ρλ/(λ + z)² ~ z^{min(1,β) − 1 − 1/α}/N.
     """
     table, m = exponents(alpha, beta), chi(beta, rich) / beta
     terms = [
@@ -150,6 +155,9 @@ def frontier(
     if widths is not None:
         integers = all(isinstance(N, (int, np.integer)) and 1 <= N <= WIDTH_MAX for N in widths)
         require(len(widths) > 0 and integers, "widths", list(widths), f"integers from 1 to {WIDTH_MAX}, at least one")
+    modes = binned_modes(task, NOISE_BINS)
+    bound = 2 / float(modes.count @ modes.lam)
+    require(0 <= eta_over_B < bound, "eta_over_B", eta_over_B, f"a number >= 0 and below 2/trace = {bound:.4g}")
     candidates = _free_widths() if widths is None else np.unique(np.asarray(widths, np.int64))
     surface = _Surface(task, gamma, C, candidates, cost, eta_over_B)
     return _free(surface) if widths is None else _discrete(surface)
@@ -167,71 +175,23 @@ def frontier_exponents(frontier: Frontier) -> FrontierExponents:
     return FrontierExponents(-fits[0][0], fits[1][0], fits[2][0], frontier.status, residual)
 
 
-def batch_noise(task: PowerLaw, gamma: float, eta_over_B: float, t: ArrayLike) -> Array:
-    r"""Excess loss of batches of size B over gradient flow at infinite width, to first order in η at fixed η/B.
-
-    .. math:: E(t) = \frac{\eta}{B} \int_0^t K(s)^2 \sum_k \lambda_k^2 e^{-2\lambda_k(\tau(t) - \tau(s))} \, [L_{flow}(s) + E(s)] \, ds, \qquad \tau = \int K
-
-    Exact for γ = 0 as η → 0; for γ > 0 the noise acts on the modes through K(t) of the noiseless flow, which leaves out its own effect on K and the
-    rank-one part of the kernel. Derived from the second-moment recursion; tests/theory/test_frontier.py compares with it.
-    Arguments: eta_over_B >= 0, below 2/Σλ. t >= 0, shape (n,). Returns: shape (n,), units of loss. Accuracy: 1e-3 relative, from a grid in ln t.
-    Cost: O(grid · bins), 0.1 s, and one flow.
-    """
-    t = np.atleast_1d(np.asarray(t, np.float64))
-    require(bool(np.all((t >= 0) & (t < np.inf))), "times", t, "finite flow times >= 0")
-    modes = binned_modes(task, NOISE_BINS)
-    bound = 2 / float(modes.count @ modes.lam)
-    require(0 <= eta_over_B < bound, "eta_over_B", eta_over_B, f"a number >= 0 and below 2/trace = {bound:.4g}")
-    if eta_over_B == 0 or not t.any():
-        return np.zeros_like(t)
-    decades = np.log10(max(t.max(), 1.0)) + 3
-    grid = np.concatenate([[0.0], np.geomspace(1e-3, max(t.max(), 1.0), int(NOISE_PER_DECADE * decades) + 1)])
-    flow = gradient_flow(task.measure(NOISE_BINS), gamma, grid, rtol=RTOL)
-    tau = np.concatenate([[0.0], np.cumsum(np.diff(grid) * (flow.K[1:] + flow.K[:-1]) / 2)])
-    rate, weight = 2 * modes.lam, eta_over_B * modes.count * modes.lam**2
-    excess, y, source = np.zeros_like(grid), np.zeros_like(rate), flow.K[0] * flow.loss[0]
-    for i in range(1, grid.size):
-        decay, old, new = _linear_source(rate, tau[i] - tau[i - 1])
-        y = decay * y + old * source
-        # The new source K (L + E) is on both sides.
-        part = float(weight @ new) * flow.K[i]
-        excess[i] = (float(weight @ y) + part * flow.loss[i]) / (1 - part)
-        source = flow.K[i] * (flow.loss[i] + excess[i])
-        y += new * source
-    late = np.exp(np.interp(np.log(np.maximum(t, grid[1])), np.log(grid[1:]), np.log(excess[1:])))
-    return np.where(t < grid[1], excess[1] * t / grid[1], late)
-
-
-def _linear_source(rate: Array, h: float) -> tuple[Array, Array, Array]:
-    """e^{−rate h} and the weights of the two ends of a source that is linear on a step h of y' = −rate y + source, each of shape (n,)."""
-    q = rate * h
-    decay, mean = np.exp(-q), -np.expm1(-q) / rate
-    # (1 − (1 − e^−q)/q)/q, by its series where it cancels.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        new = h * np.where(q > 1e-3, (1 + np.expm1(-q) / q) / q, 0.5 - q / 6)
-    return decay, mean - new, new
-
-
 class _Surface:
     """ln L at the computes asked, width by width, each solved once."""
 
     def __init__(
         self, task: PowerLaw, gamma: float, C: Array, widths: NDArray[np.int64], cost: Cost | None, eta_over_B: float
     ) -> None:
-        self.task, self.gamma, self.C, self.widths, self.cost = task, gamma, C, widths, cost
+        self.task, self.gamma, self.eta_over_B = task, gamma, eta_over_B
+        self.C, self.widths, self.cost = C, widths, cost
         self.known: dict[int, tuple[Array, Array]] = {}
         self.residual, self.advice = 0.0, set[str]()
-        self.noise: tuple[Array, Array] | None = None
-        if eta_over_B:
-            t = np.concatenate([[1e-3], np.geomspace(1e-2, max(1.0, np.nanmax(self.times(0))), 400)])
-            self.noise = np.log(t), np.log(batch_noise(task, gamma, eta_over_B, t))
 
-    def times(self, i: int) -> Array:
-        """Flow time that each compute buys at width i, shape (n,); NaN where the cost exceeds it from the start."""
-        N = int(self.widths[i])
+    def times(self, N: Array | int) -> Array:
+        """Flow time that each compute buys at width N, one or one a compute, shape (n,); NaN where the cost exceeds it from the start."""
         if self.cost is None:
             return self.C / N
-        return np.array([time_at(self.cost, N, C) for C in self.C])
+        widths = np.broadcast_to(N, self.C.shape)
+        return np.array([time_at(self.cost, n, C) for n, C in zip(widths, self.C, strict=True)])
 
     def __call__(self, i: int) -> Array:
         """ln L at width i, shape (n,); inf where the width is not affordable."""
@@ -240,7 +200,7 @@ class _Surface:
     def row(self, i: int) -> tuple[Array, Array]:
         """Times and ln L at width i."""
         if i not in self.known:
-            t = self.times(i)
+            t = self.times(int(self.widths[i]))
             within = np.isfinite(t)
             log_loss = np.full(t.size, np.inf)
             if within.any():
@@ -249,16 +209,26 @@ class _Surface:
         return self.known[i]
 
     def loss(self, N: int, t: Array) -> Array:
-        """L(N, t), shape of t."""
+        """L(N, t), shape of t; inf where noise has ended the run."""
+        if self.eta_over_B:
+            return self.noisy_loss(N, t)
         width = finite_width(self.task, N)
         flow = gradient_flow(width.measure, self.gamma, t, rtol=RTOL)
         self.residual = max(self.residual, width.residual, flow.residual)
         self.advice |= {f"width {N}: {status}" for status in (width.status, flow.status) if status != "ok"}
-        if self.noise is None:
-            return flow.loss
-        log_t, log_noise = self.noise
-        slope = np.minimum(np.log(np.maximum(t, 1e-300)) - log_t[0], 0.0)
-        return flow.loss + np.exp(np.interp(np.log(np.maximum(t, 1e-300)), log_t, log_noise) + slope)
+        return np.where(np.isfinite(flow.loss), flow.loss, np.inf)
+
+    def noisy_loss(self, N: int, t: Array) -> Array:
+        modes, atom = modes_at_width(self.task, N, NOISE_BINS)
+        flow = noisy_flow(modes, atom, self.gamma, ETA, ETA / self.eta_over_B, 0.0, float(t.max()))
+        self.residual = max(self.residual, flow.residual)
+        if flow.t.size < 4:
+            return np.full(t.size, np.inf)
+        loss = np.interp(t, flow.t[:2], flow.loss[:2])
+        late = t > flow.t[1]
+        curve = PchipInterpolator(np.log(flow.t[1:]), np.log(flow.loss[1:]))
+        loss[late] = np.exp(curve(np.log(np.minimum(t[late], flow.t[-1]))))
+        return np.where(t <= flow.t[-1] * (1 + 1e-12), loss, np.inf)
 
 
 def time_at(cost: Cost, N: float, C: float) -> float:
@@ -290,7 +260,7 @@ def _discrete(surface: _Surface) -> Frontier:
     if surface.widths.size > 1:
         surface.advice |= _edge_advice(surface, best, "add widths there")
     loss, width, time = np.exp(log_loss[best, column]), surface.widths[best].astype(np.float64), t[best, column]
-    return _result(surface, loss, width, time)
+    return _result(surface, best, loss, width, time)
 
 
 def _free(surface: _Surface) -> Frontier:
@@ -302,30 +272,36 @@ def _free(surface: _Surface) -> Frontier:
     for c in np.argsort(surface.C, kind="stable"):
         best[c] = i = _descend(surface, int(c), i)
         log_loss[c], log_N[c] = _vertex(surface, int(c), i, HALF_STENCIL)
-        surface.residual = max(surface.residual, abs(_vertex(surface, int(c), i, HALF_STENCIL - 1)[0] - log_loss[c]))
+        if log_loss[c] < np.inf:
+            rough = _vertex(surface, int(c), i, HALF_STENCIL - 1)[0]
+            surface.residual = max(surface.residual, abs(rough - log_loss[c]))
     surface.advice |= _edge_advice(surface, best, "no smaller or larger width is possible")
     width = np.exp(log_N)
-    if surface.cost is None:
-        time = surface.C / width
-    else:
-        time = np.array([time_at(surface.cost, N, C) for N, C in zip(width, surface.C, strict=True)])
-    return _result(surface, np.exp(log_loss), width, time)
+    return _result(surface, best, np.exp(log_loss), width, surface.times(width))
 
 
 def _descend(surface: _Surface, c: int, i: int) -> int:
     """The index of a width that no neighbour beats at compute c, from i."""
     while True:
         around = [j for j in (i - 1, i, i + 1) if 0 <= j < surface.widths.size]
-        # Unaffordable widths are inf on both sides: smaller is cheaper.
-        best = min(around, key=lambda j: (surface(j)[c], surface.widths[j]))
+        best = min(around, key=lambda j: _rank(surface, c, j))
         if best == i:
             return i
         i = best
 
 
+def _rank(surface: _Surface, c: int, j: int) -> tuple[float, int]:
+    """Order of width j at compute c: by loss; of those without, cheaper before dearer where compute is short, wider first where noise ended the run."""
+    t, log_loss = surface.row(j)
+    ended = np.isfinite(t[c]) and not log_loss[c] < np.inf
+    return float(log_loss[c]), -j if ended else j
+
+
 def _vertex(surface: _Surface, c: int, i: int, half: int) -> tuple[float, float]:
     """Minimum of the polynomial of ln L in ln N through the widths around i: its value and place."""
     stencil = [j for j in range(i - half, i + half + 1) if 0 <= j < surface.widths.size and surface(j)[c] < np.inf]
+    if i not in stencil:
+        return np.inf, float(np.log(surface.widths[i]))
     x = np.log(surface.widths[stencil])
     centre = float(np.log(surface.widths[i]))
     p = np.polynomial.Polynomial.fit(x - centre, [surface(j)[c] for j in stencil], len(stencil) - 1)
@@ -347,6 +323,16 @@ def _edge_advice(surface: _Surface, best: NDArray[np.int64], advice: str) -> set
     }
 
 
-def _result(surface: _Surface, loss: Array, width: Array, time: Array) -> Frontier:
-    status = "; ".join(sorted(surface.advice)) or "ok"
-    return Frontier(surface.C, loss, width, time, status, surface.residual, len(surface.known))
+def _result(surface: _Surface, best: NDArray[np.int64], loss: Array, width: Array, time: Array) -> Frontier:
+    advice = set(surface.advice)
+    for c, i in enumerate(best):
+        if not loss[c] < np.inf:
+            advice.add(f"no width has a loss at compute {surface.C[c]:.3g}: it buys none, or noise ends every run")
+        elif i > 0 and not surface(i - 1)[c] < np.inf:
+            narrower = surface.widths[i - 1]
+            advice.add(
+                f"noise ends the run of width {narrower} before compute {surface.C[c]:.3g}: a smaller eta_over_B goes on"
+            )
+    return Frontier(
+        surface.C, loss, width, time, "; ".join(sorted(advice)) or "ok", surface.residual, len(surface.known)
+    )

@@ -123,7 +123,7 @@ def _rich_sgd(
             loss, K = (exact + _at(noisy, name, t) - _at(clean, name, t) for name, exact in (("loss", loss), ("K", K)))
         residual = max(residual, noisy.residual)
         if noisy.status != "ok":
-            status = f"unstable from step {math.ceil(noisy.t[-1] / eta)}: {noisy.status}; lower eta or raise the batch"
+            status = f"stopped at step {math.ceil(noisy.t[-1] / eta)}: {noisy.status}"
     return Sgd(step, t, loss, K, status, residual)
 
 
