@@ -48,7 +48,7 @@ def relaxation(g: Array, b: Array, c: Array) -> Relaxation:
     Accuracy: 1e-14 relative in each weight of F, and in the sum of |c| for those of c(0). Cost: O(n²) for each of 50 bisections.
     """
     g, group = np.unique(g, return_inverse=True)
-    b, c = np.bincount(group.ravel(), b), np.bincount(group.ravel(), c)
+    b, c = (np.bincount(group.ravel(), values).astype(np.float64) for values in (b, c))
     if not b.any():
         return Relaxation(g, c, np.zeros_like(g))
     b = np.maximum(b, WEAKEST * b.max())

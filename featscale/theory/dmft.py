@@ -90,5 +90,12 @@ def dmft(
     step = np.arange(solution.loss.size)
     K = 1 + gamma * solution.C_w
     return Dmft(
-        step, eta * step, solution.loss, solution.train_loss, K, solution.status, solution.residual, solution.cost
+        step,
+        np.asarray(eta * step, np.float64),
+        solution.loss,
+        solution.train_loss,
+        K,
+        solution.status,
+        solution.residual,
+        solution.cost,
     )

@@ -6,7 +6,8 @@ As N and the number of modes grow, the measure that :func:`featscale.theory.flow
     \int \frac{\rho(dx)}{x + z} = \frac{1}{z} \sum_k \rho_k \frac{\kappa}{\lambda_k + \kappa}, \qquad
     z = \kappa \Big( 1 - \frac{1}{N} \sum_k \frac{\lambda_k}{\lambda_k + \kappa} \Big),
 
-with an atom Σ ρ_k κ₀/(λ_k + κ₀) at zero, N = Σ λ_k/(λ_k + κ₀): the power that width N does not reach, N^−α min(1,β) with κ₀ ~ N^−α. Its density is followed along
+with an atom Σ ρ_k κ₀/(λ_k + κ₀) at zero, N = Σ λ_k/(λ_k + κ₀):
+the power that width N does not reach, N^−α min(1,β) with κ₀ ~ N^−α. Its density is followed along
 the support by :mod:`featscale.numerics.sample_covariance`, node by node and positive; the equations above, on z > 0, then give the residual.
 Source: the equations are the anisotropic Marchenko–Pastur law; derived for this model and tested by tests/theory/test_finite_width.py against draws
 of A(0). What is neglected is O(1/N).

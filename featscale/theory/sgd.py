@@ -104,14 +104,14 @@ def lazy_sgd(modes: Modes, atom: float, B: float, eta: float, step: NDArray[np.i
     if poles.e[0] < -GROWTH:
         status = f"unstable: the loss grows by e in {-1 / poles.e[0]:.3g} steps; lower eta or raise the batch"
     residual = abs(float(poles.start.sum()) + atom - total) / total
-    return Sgd(step[:rows], eta * step[:rows], loss[:rows], np.ones(rows), status, residual)
+    return Sgd(step[:rows], np.asarray(eta * step[:rows], np.float64), loss[:rows], np.ones(rows), status, residual)
 
 
 def _rich_sgd(
     modes: Modes, atom: float, B: float, eta: float, gamma: float, step: NDArray[np.int64], sigma: float
 ) -> Sgd:
     """Gradient flow, and what batches add to it: the difference of the noisy flow and the same grid without noise."""
-    t = eta * step
+    t: Array = np.asarray(eta * step, np.float64)
     flow = gradient_flow(SpectralMeasure(modes.lam, modes.rho, atom), gamma, t)
     loss, K, status, residual = flow.loss, flow.K, flow.status, flow.residual
     if t[-1] > 0:
@@ -120,7 +120,8 @@ def _rich_sgd(
         rows = int(np.searchsorted(t, noisy.t[-1] * (1 + 1e-12), side="right"))
         t, step, loss, K = t[:rows], step[:rows], loss[:rows], K[:rows]
         if B < math.inf:
-            loss, K = (exact + _at(noisy, name, t) - _at(clean, name, t) for name, exact in (("loss", loss), ("K", K)))
+            loss = loss + (_at(noisy, "loss", t) - _at(clean, "loss", t))
+            K = K + (_at(noisy, "K", t) - _at(clean, "K", t))
         residual = max(residual, noisy.residual)
         if noisy.status != "ok":
             status = f"stopped at step {math.ceil(noisy.t[-1] / eta)}: {noisy.status}"

@@ -17,10 +17,12 @@ the slow clock dτ = K dt, Q = √x q̄/h(0) the mean and p, ν the covariances 
     \frac{d\nu_i}{d\tau} = x_i (\epsilon f_i - 2 \nu_i), \qquad \frac{dp_i}{d\tau} = x_i \Big( \frac{r_0}{\sqrt K} (\epsilon f_i - \nu_i) - p_i \Big), \qquad
     E_i = \rho_i e_i^2 + K x_i \nu_i, \qquad L = \mathrm{atom} + \sum_i E_i
 
-and f_i is divided by 1 − ηKx_i/2 in the last line, which makes the stationary noise of discrete steps exact. Derived. Exact as η → 0 to first order in ε K Σx, what
+and f_i is divided by 1 − ηKx_i/2 in the last line, which makes the stationary noise of discrete steps exact. Derived. Exact as η → 0 to first order
+in ε K Σx, what
 its growth multiplies; neglected are O(η), O((εK Σx)²) and O(ε) of single modes. tests/theory/test_sgd.py measures the error against the discrete theory.
 
-On a hard task (β < 1), rich, this gives: the excess loss of small batches is ε K L Σλ times a constant, ε t^{−(3β−1)/(1+β)}; it outlives L ~ t^{−2β/(1+β)}, and so
+On a hard task (β < 1), rich, this gives: the excess loss of small batches is ε K L Σλ times a constant, ε t^{−(3β−1)/(1+β)}; it outlives L ~
+t^{−2β/(1+β)}, and so
 noise ends the rich phase where ε K Σλ nears 2: K stops growing first.
 """
 
