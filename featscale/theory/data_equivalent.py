@@ -122,9 +122,9 @@ def last_loss(task: PowerLaw, P: int, N: int | None = None, sigma: float = 0.0) 
     network = network_modes(task, P, N)
     modes, noise = network.modes, network.blind + sigma**2
     kappa0 = bottleneck_kappa(modes, P)
-    left = kappa0 / (modes.lam + kappa0)
-    variance = 1 - float(modes.count @ (1 - left) ** 2) / P
-    top = float(modes.rho @ left**2) + noise
+    inverse = 1 / (modes.lam + kappa0)
+    variance = 1 - float(modes.count @ (modes.lam * inverse) ** 2) / P
+    top = float(modes.rho @ (kappa0 * inverse) ** 2) + noise
     # Counts are sums of a quadrature; a difference within its error is none.
     return top / variance - sigma**2 if variance > RANK_TOLERANCE else np.inf
 

@@ -59,7 +59,7 @@ def finite_width(task: PowerLaw | SpectralMeasure, N: int, bins: int | None = No
     Returns: :class:`FiniteWidth`.
     Raises: BadInput that names the field.
     Accuracy: of the deterministic equations 3e-6 (see residual); those are O(1/N) from the mean over draws, 1 to 10 % at N = 32.
-    Cost: O(√N) nodes times O(√N + 10³) modes: 0.1 s at N = 10³, 0.2 s at 10⁴, 2 s at 10⁶.
+    Cost: O(α √N) nodes, each seeing O(10³) modes or clusters: 0.1 s at N = 10⁴, 1 s at 10⁶, 3 s there at α = 4.
     """
     require(isinstance(N, (int, np.integer)) and 1 <= N <= WIDTH_MAX, "width", N, f"an integer from 1 to {WIDTH_MAX}")
     require(bins is None or bins >= 2, "bins", bins, "an integer >= 2")

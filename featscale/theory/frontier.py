@@ -41,8 +41,9 @@ TIME_MAX = 1e30
 class Frontier:
     """The compute-optimal frontier at n values of compute.
 
-    compute, as asked. loss, L*. width, N*, real if it was free. time, t*, flow time. All of shape (n,). status, "ok" or advice. residual, largest relative
-    error of L* by the solvers' own estimates and by the interpolation in N. cost, number of widths whose loss curve was computed.
+    compute, as asked. loss, L*, inf where compute buys no run. width, N*, real if it was free. time, t*, flow time, 0 without a run. All of shape (n,).
+    status, "ok" or advice. residual, largest relative error of L* by the solvers' own estimates and by the interpolation in N. cost, number of widths whose
+    loss curve was computed.
     """
 
     compute: Array
@@ -164,14 +165,16 @@ def frontier(
 
 
 def frontier_exponents(frontier: Frontier) -> FrontierExponents:
-    """Least-squares exponents of L*, N* and t* over all the frontier's points.
+    """Least-squares exponents of L*, N* and t* over the frontier's points with a loss.
 
-    Arguments: frontier, at least two different values of compute. Returns: :class:`FrontierExponents`; its status is the frontier's.
+    Arguments: frontier, a loss at two different values of compute or more. Returns: :class:`FrontierExponents`; its status is the frontier's.
+    Raises: BadInput if there are fewer.
     """
-    C = np.log(frontier.compute)
-    require(bool(C.max() > C.min()), "compute", frontier.compute, "at least two different values")
-    fits = [np.polyfit(C, np.log(values), 1) for values in (frontier.loss, frontier.width, frontier.time)]
-    residual = float(np.abs(np.log(frontier.loss) - np.polyval(fits[0], C)).max())
+    kept = (frontier.loss > 0) & (frontier.loss < np.inf)
+    require(np.unique(frontier.compute[kept]).size > 1, "compute", frontier.compute, "at least two with a finite loss")
+    C = np.log(frontier.compute[kept])
+    fits = [np.polyfit(C, np.log(values[kept]), 1) for values in (frontier.loss, frontier.width, frontier.time)]
+    residual = float(np.abs(np.log(frontier.loss[kept]) - np.polyval(fits[0], C)).max())
     return FrontierExponents(-fits[0][0], fits[1][0], fits[2][0], frontier.status, residual)
 
 
@@ -333,6 +336,6 @@ def _result(surface: _Surface, best: NDArray[np.int64], loss: Array, width: Arra
             advice.add(
                 f"noise ends the run of width {narrower} before compute {surface.C[c]:.3g}: a smaller eta_over_B goes on"
             )
-    return Frontier(
-        surface.C, loss, width, time, "; ".join(sorted(advice)) or "ok", surface.residual, len(surface.known)
-    )
+    time = np.where(np.isfinite(time), time, 0.0)
+    status = "; ".join(sorted(advice)) or "ok"
+    return Frontier(surface.C, loss, width, time, status, surface.residual, len(surface.known))

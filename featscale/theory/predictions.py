@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.polynomial import Chebyshev
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import PchipInterpolator
+from scipy.optimize import brentq
 
 from featscale.errors import require
 from featscale.numerics.sample_covariance import bottleneck_kappa
@@ -26,8 +28,8 @@ Array = NDArray[np.float64]
 Curve = Callable[[Array], tuple[Array, Flow]]
 
 RTOL = 1e-9
-# A first time is bracketed on a log grid, refined until the bracket is this narrow.
-GRID, NARROW, TIME_MAX = 64, 1e-9, 1e25
+# Points of a log grid that brackets a time, and degree of the interpolant inside the bracket.
+GRID, CHEBYSHEV, TIME_MAX = 25, 10, 1e25
 # A lazy run of more than this many times the compute is called out of reach.
 REACH_MAX = 1e8
 
@@ -63,7 +65,7 @@ def crossover_time(measure: SpectralMeasure, gamma: float) -> Prediction:
 
     On a hard power law t× ~ γ^{−1/(1−β)}; on an easy one K ends at (1 + √(1 + 4γ Σρ/x))/2 and there may be no such time.
     Arguments: measure, of infinite width, of width N or of a data set. gamma >= 0.
-    Returns: :class:`Prediction`, value in flow time. Raises: BadInput. Cost: about 6 flows.
+    Returns: :class:`Prediction`, value in flow time. Raises: BadInput. Cost: a flow for every three decades, and two.
     """
     require(0 <= gamma < math.inf, "gamma", gamma, "a number >= 0")
     final = (1 + math.sqrt(1 + 4 * gamma * float((measure.rho / measure.x).sum()))) / 2
@@ -223,25 +225,31 @@ def _top(diagonal: Array, weight: Array) -> float:
 
 
 def _first_time(curve: Curve, level: float, start: float) -> Prediction:
-    """The first time a growing curve reaches `level`, or the time it was followed to without and a status that says so."""
-    high, cost, residual = start, 0, 0.0
-    values, flow = curve(np.array([high]))
-    while not values[0] >= level:
-        if flow.status != "ok" or high > TIME_MAX:
-            return Prediction(high, f"later than this: {flow.status}", flow.residual, cost)
-        high *= 1e3
-        values, flow = curve(np.array([high]))
-        cost += flow.steps
-    grid = np.concatenate([[0.0], high * np.geomspace(1e-6, 1, GRID)])
+    """The first time a growing curve reaches `level`, or the time it was followed to without and a status that says so.
+
+    A log grid brackets it, three decades a flow; inside the bracket the curve is its Chebyshev interpolant, checked by one more flow.
+    """
+    cost, grid = 0, np.concatenate([[0.0], start * np.geomspace(1e-6, 1, GRID)])
     while True:
         values, flow = curve(grid)
-        cost, residual = cost + flow.steps, max(residual, flow.residual)
-        # The last point is at or past the level, up to rounding.
-        i = max(1, int(np.argmax(np.append(values[:-1] >= level, True))))
-        low, high = float(grid[i - 1]), float(grid[i])
-        if high - low <= NARROW * high:
-            return Prediction(high, flow.status, max(residual, NARROW), cost)
-        grid = np.linspace(low, high, GRID)
+        cost += flow.steps
+        reached = values >= level
+        if reached.any():
+            break
+        if flow.status != "ok" or grid[-1] > TIME_MAX:
+            return Prediction(float(grid[-1]), f"later than this: {flow.status}", flow.residual, cost)
+        grid = grid[-1] * np.geomspace(1, 1e3, GRID)
+    i = max(1, int(np.argmax(reached)))
+    low, high = float(grid[i - 1]), float(grid[i])
+    nodes = (low + high) / 2 - (high - low) / 2 * np.cos(np.pi * np.arange(CHEBYSHEV + 1) / CHEBYSHEV)
+    values, flow = curve(nodes)
+    interpolant = Chebyshev.fit(nodes, values, CHEBYSHEV, domain=[low, high])
+    if (interpolant(low) - level) * (interpolant(high) - level) >= 0:
+        return Prediction(high, flow.status, (high - low) / high, cost + flow.steps)
+    value = float(brentq(lambda t: interpolant(t) - level, low, high, xtol=1e-14 * high))
+    check, last = curve(np.array([value]))
+    residual = max(flow.residual, abs(float(check[0]) / level - 1))
+    return Prediction(value, last.status, residual, cost + flow.steps + last.steps)
 
 
 def _smallest(at: Callable[[int], float], target: float) -> tuple[float, float]:

@@ -96,6 +96,18 @@ def test_a_multiple_eigenvalue_is_one_mode_of_higher_count():
         assert total + atom / z == pytest.approx(exact, rel=QUADRATURE)
 
 
+def test_the_bottleneck_of_very_many_modes_keeps_its_digits():
+    """Σ k^-4 over 10^15 modes is ζ(4) to all digits, and the far modes matter to nothing."""
+    k = np.arange(1.0, 2001)
+    few = Modes(k**-4, np.ones(2000), k**-5)
+    tail = Modes(np.append(few.lam, 1e-60), np.append(few.count, 1e15), np.append(few.rho, 0.0))
+    for N in (1, 10):
+        assert bottleneck_kappa(tail, N) == pytest.approx(bottleneck_kappa(few, N), rel=1e-9)
+    assert bottleneck_kappa(few, 2000) == 0.0
+    almost = bottleneck_kappa(few, 1999)
+    assert (almost / (few.lam + almost)).sum() == pytest.approx(1.0, rel=1e-10)
+
+
 @settings(max_examples=40)
 @given(
     st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=12),
