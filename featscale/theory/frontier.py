@@ -88,7 +88,7 @@ class Phase:
 def loss_terms(alpha: float, beta: float, rich: bool, batch_noise: bool = True) -> tuple[Term, ...]:
     r"""The terms of L(N, t), with m = 1 if lazy and max(1, 2/(1+β)) if rich.
 
-    Limiting flow t^−βm, bottleneck N^−α min(2, β), width transient N^−1 t^−(min(1, β) − 1/α)m, batch noise t^−(2 − 1/α)m. On a hard task the transient
+    Limiting flow t^−βm, bottleneck N^−α min(1, β), width transient N^−1 t^−(min(1, β) − 1/α)m, batch noise t^−(2 − 1/α)m. On a hard task the transient
     is the loss of the flow times k*(t)/N, k* ~ t^{m/α} modes learned: the three meet in one point and the table's (1 − 1/α)m holds for β > 1 only.
     Batch noise also multiplies the loss of a hard or easy flow by 1 + ηKΣλ/(2B) while that is small; a rich hard run, whose K grows, leaves the rich
     phase where it is not, see :mod:`featscale.theory.sgd_flow`.
@@ -97,7 +97,7 @@ def loss_terms(alpha: float, beta: float, rich: bool, batch_noise: bool = True) 
     table, m = exponents(alpha, beta), chi(beta, rich) / beta
     terms = [
         Term("gradient flow", m * beta, 0.0),
-        Term("width bottleneck", 0.0, table.width_exponent),
+        Term("width bottleneck", 0.0, alpha * min(1.0, beta)),
         Term("width transient", m * (min(1.0, beta) - 1 / alpha), 1.0),
     ]
     if batch_noise:

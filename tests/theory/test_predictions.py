@@ -138,10 +138,14 @@ def test_bottleneck_is_the_atom_and_vanishes_with_all_modes():
     assert width_for_loss(PowerLaw(1.5, 0.5, 40), 1.0, 1e-12).value == 40
 
 
-def test_width_for_a_loss_follows_the_bottleneck_exponent():
-    task = PowerLaw(1.5, 0.5, 10**12)
-    widths = [width_for_loss(task, 1.0, loss).value for loss in (1e-2, 1e-3)]
-    assert math.log10(widths[1] / widths[0]) == pytest.approx(1 / 0.75, abs=0.01)
+@pytest.mark.parametrize(("beta", "loss"), [(0.5, 1e-3), (1.25, 1e-6), (2.5, 1e-6)])
+def test_width_for_a_loss_follows_the_bottleneck_exponent(beta, loss):
+    """α min(1, β) at α = 1.5; α min(2, β) is rejected for β > 1."""
+    task = PowerLaw(1.5, beta, 10**12)
+    wide, wider = (width_for_loss(task, 1.0, target).value for target in (loss, loss / 10))
+    exponent = 1 / math.log10(wider / wide)
+    assert exponent == pytest.approx(1.5 * min(1, beta), abs=0.02)
+    assert (abs(exponent - 1.5 * min(2, beta)) > 0.1) == (beta > 1)
 
 
 def test_a_loss_out_of_reach_gives_advice():
