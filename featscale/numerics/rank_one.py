@@ -60,10 +60,10 @@ def relaxation(g: Array, b: Array, c: Array) -> Relaxation:
 
 def _roots(g: Array, b: Array) -> tuple[NDArray[np.intp], Array]:
     """Each root as the index of its nearest g and the signed distance from it; g increasing, b > 0."""
-    half = np.diff(g, prepend=g[0] - 2 * b.sum()) / 2
+    half = np.concatenate([[b.sum()], np.diff(g) / 2])
     # In a gap the sum runs from −∞ to ∞: its value in the middle tells the half that holds the root.
-    above = (b[:, None] / (g[:, None] - g + half)).sum(0) < 1
-    above[0] = True
+    above = np.ones(g.size, bool)
+    above[1:] = (b[:, None] / (g[:, None] - g[1:] + half[1:])).sum(0) < 1
     pole = np.where(above, np.arange(g.size), np.arange(g.size) - 1)
     sign = np.where(above, -1.0, 1.0)
     distance = g[:, None] - g[pole]

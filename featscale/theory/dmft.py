@@ -65,7 +65,7 @@ def dmft(
     fresh samples. bins >= 4, most nodes that the modes are put into; None, every mode up to 10^4. method, "marched" or "iterated".
     Returns: :class:`Dmft`, with the rows up to where the loss runs away, if it does.
     Raises: BadInput that names the field; also where the two-time arrays would not fit in memory.
-    Accuracy: O(1/N), O(1/P); bins, see binned_modes.
+    Accuracy: O(1/N), O(1/P), rich also O(1/B), see dmft_iterated; 60 bins 1e-5.
     Cost: marched, (2/3 bins + 5) T³ multiplications in blocks and 12 T² + 64 bins T numbers; iterated, 12 T³ a bin for each of 20 to 40 iterations.
     """
     require(N == math.inf or (N >= 1 and int(N) == N), "width", N, "an integer >= 1, or inf")

@@ -45,6 +45,8 @@ ITERATIONS = 50
 TOLERANCE = 1e-11
 # K changes by less than this factor in a step of the grid; iterations are kept inside.
 GROWTH = 1.5
+# The most that noise may add to K in a step, in units of K: older members decay as fast, and must be resolved.
+RENEWAL = 0.5
 LOWER = "lower eta or raise the batch"
 
 
@@ -88,6 +90,17 @@ def _ramps(y: Array) -> tuple[Array, Array, Array]:
     return decay, -np.expm1(-y) - end, end
 
 
+class _Answer:
+    """Solves (a I + G Gᵀ diag m) y = b, G of shape (members, modes), by an inverse of the size of the modes."""
+
+    def __init__(self, a: float, m: Array, G: Array) -> None:
+        self.a, self.m, self.G = a, m, G
+        self.inner = np.linalg.inv(a * np.eye(G.shape[1]) + (G.T * m) @ G)
+
+    def __call__(self, b: Array) -> Array:
+        return (b - self.G @ (self.inner @ (self.G.T @ (self.m * b)))) / self.a
+
+
 class _Solver:
     """The state at one time and the implicit step; L includes the label noise. Member j of the sum over s was born at row j of the grid."""
 
@@ -112,7 +125,7 @@ class _Solver:
         m[i] += self.strength(self.f) * dt / 2
         half = r + self.dr[now] * self.K * dt / 2
         kick, wander = self.noise(self.f, self.K) - self.nu, r / np.sqrt(self.K)
-        K, L, f, dr, a, taken, inverse = self.K, self.L, self.f, self.dr[now].copy(), r / self.K, np.zeros_like(x), None
+        K, L, f, dr, a, taken, solve = self.K, self.L, self.f, self.dr[now].copy(), r / self.K, np.zeros_like(x), None
         for _ in range(ITERATIONS):
             before = K, L
             r_1 = half + dr * K * dt / 2
@@ -133,11 +146,10 @@ class _Solver:
             drag = float(x @ (w_1 * kick_1))
             rest = p @ (x * decay) + wander * (x @ (w_0 * kick))
             defect = self.gamma * (mean - np.sqrt(K) * rest - drag * r_1) - K * dr
-            if inverse is None:
+            if solve is None:
                 # The fast modes follow dr_0 at once: what they answer is linear in it.
-                answer = (Q * (self.rho * w_1 / x)) @ Q.T * m
-                inverse = np.linalg.inv(K * (1 + self.gamma * drag * dt / 2) * np.eye(i + 1) + self.gamma * answer)
-            dr = dr + inverse @ defect
+                solve = _Answer(K * (1 + self.gamma * drag * dt / 2), m, Q * np.sqrt(self.gamma * self.rho * w_1 / x))
+            dr = dr + solve(defect)
             if abs(K - before[0]) <= TOLERANCE * K and abs(L - before[1]) <= TOLERANCE * L:
                 break
         else:
