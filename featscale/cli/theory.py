@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,6 +24,8 @@ Alpha = Annotated[float, typer.Option(help="Capacity exponent: eigenvalues k^-al
 Beta = Annotated[float, typer.Option(help="Source exponent: target power beyond mode k is k^-(alpha beta), beta > 0.")]
 Gamma = Annotated[float, typer.Option(help="Richness, >= 0; 0 is the lazy limit.")]
 Modes = Annotated[int, typer.Option(help="Number of modes M.")]
+Eta = Annotated[float, typer.Option(help="Learning rate, > 0.")]
+Sigma = Annotated[float, typer.Option(help="Standard deviation of the label noise.")]
 Plot = Annotated[
     Path | None,
     typer.Option(help="Also draw what was computed: a .png, .pdf or .svg file.", callback=lambda path: drawable(path)),
@@ -130,13 +133,13 @@ def dmft(
     alpha: Alpha,
     beta: Beta,
     gamma: Gamma,
-    eta: Annotated[float, typer.Option(help="Learning rate, > 0.")],
+    eta: Eta,
     width: Annotated[str, typer.Option(help="Width N, or inf.")],
     batch: Annotated[str, typer.Option(help="Samples a step, or inf for the whole population or data set.")],
     modes: Modes,
     steps: Annotated[int, typer.Option(help="Number of steps T.")],
     data: Annotated[str, typer.Option(help="Size P of a data set whose samples are used again, or inf.")] = "inf",
-    sigma: Annotated[float, typer.Option(help="Standard deviation of the label noise.")] = 0.0,
+    sigma: Sigma = 0.0,
     bins: Annotated[int, typer.Option(help="At most this many nodes for the modes.")] = 60,
     method: Annotated[str, typer.Option(help="marched (fast) or iterated (the readable fixed point).")] = "marched",
     plot: Plot = None,
@@ -224,7 +227,127 @@ def phase(
         save_phases(plot, alpha, beta, not lazy, batch_noise)
 
 
+@app.command()
+def data(
+    alpha: Alpha,
+    beta: Beta,
+    gamma: Gamma,
+    modes: Modes,
+    samples: Annotated[int, typer.Option(help="Size P of the data set.")],
+    times: Annotated[str, typer.Option(help="Increasing flow times (learning rate times steps), comma-separated.")],
+    width: Annotated[int | None, typer.Option(help="Width N; without it infinite.")] = None,
+    sigma: Sigma = 0.0,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Mean train and test loss of gradient flow on P samples, the best time to stop, and the last test loss.
+
+    Example: featscale theory data --alpha 1.5 --beta 0.5 --gamma 1 --modes 1000000 --samples 200 --sigma 0.3 --times 1,3,10,30,100,300,1000
+    """
+    import numpy as np
+
+    from featscale.spectra import PowerLaw
+    from featscale.theory.data_equivalent import data_equivalent, last_loss
+    from featscale.theory.finite_data import early_stop
+
+    t = numbers(times, "times", "comma-separated flow times >= 0")
+    require(bool(np.all(np.diff(t) > 0)), "times", times, "increasing flow times")
+    task = PowerLaw(alpha, beta, modes)
+    result = data_equivalent(task, samples, gamma, t, width, sigma)
+    stop = early_stop(result)
+    last = last_loss(task, samples, width, sigma)
+    emit(
+        {**asdict(result), "stop_time": stop.t, "stop_loss": stop.loss, "stop_status": stop.status, "last": last},
+        as_json,
+    )
+    if plot is not None:
+        from featscale.figures.theory import save_curves
+
+        panels = {"train loss": result.train, "test loss": result.test, "K": result.K}
+        title = f"flow on P = {samples}, α={alpha:g} β={beta:g} γ={gamma:g}, N = {width or 'inf'}, σ = {sigma:g}"
+        save_curves(plot, t, panels, "flow time t", title)
+
+
+@app.command()
+def sgd(
+    alpha: Alpha,
+    beta: Beta,
+    gamma: Gamma,
+    eta: Eta,
+    batch: Annotated[str, typer.Option(help="Fresh samples a step, or inf for the whole population.")],
+    steps: Annotated[float, typer.Option(help="Number of steps T, up to 1e12.")],
+    width: Annotated[str, typer.Option(help="Width N, or inf.")] = "inf",
+    modes: Modes = 10**9,
+    sigma: Sigma = 0.0,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Mean loss of SGD for runs of any length: lazy exactly, rich to first order in the learning rate.
+
+    Example: featscale theory sgd --alpha 1.5 --beta 0.5 --gamma 1 --eta 0.02 --batch 32 --steps 1e6
+    """
+    from featscale.spectra import PowerLaw
+    from featscale.theory.sgd import sgd as solve
+
+    N, B = _count("width", width), _count("batch", batch)
+    require(steps.is_integer(), "steps", steps, "a whole number >= 0")
+    result = solve(PowerLaw(alpha, beta, modes), N, B, eta, gamma, int(steps), sigma=sigma)
+    emit(asdict(result), as_json)
+    if plot is not None:
+        from featscale.figures.theory import save_curves
+
+        title = f"SGD, α={alpha:g} β={beta:g} γ={gamma:g}, N = {width}, B = {batch}, η = {eta:g}"
+        save_curves(plot, result.step, {"loss": result.loss, "K": result.K}, "step", title)
+
+
+@app.command()
+def predict(
+    alpha: Alpha,
+    beta: Beta,
+    gamma: Gamma,
+    width: Annotated[int | None, typer.Option(help="Width N of the run; without it infinite.")] = None,
+    eta: Annotated[float | None, typer.Option(help="Learning rate: when does it go unstable?")] = None,
+    batch: Annotated[str, typer.Option(help="Samples a step, or inf; with --eta.")] = "inf",
+    loss: Annotated[float | None, typer.Option(help="Target loss: which width reaches it?")] = None,
+    time: Annotated[float, typer.Option(help="Flow time by which to reach --loss.")] = math.inf,
+    compute: Annotated[
+        str | None, typer.Option(help="Compute C = N t, comma-separated: what does richness gain over lazy?")
+    ] = None,
+    modes: Modes = 10**9,
+    as_json: Json = False,
+) -> None:
+    """Before a run: when it turns rich, when its rate goes unstable, how wide it must be, what richness gains.
+
+    Times are flow times (learning rate times steps); a question not asked has no answer in the output. An infinite value is none in JSON; its status says why.
+
+    Example: featscale theory predict --alpha 1.5 --beta 0.5 --gamma 1 --eta 0.1 --loss 0.01 --compute 1e4
+    """
+    from featscale.simulate.problem import stability_bound
+    from featscale.spectra import PowerLaw
+    from featscale.theory import predictions
+
+    B = _count("batch", batch)
+    task = PowerLaw(alpha, beta, modes)
+    measure = _measure(task, width, None if width else predictions.LIMIT_BINS)
+    answers = {"crossover": predictions.crossover_time(measure, gamma)}
+    if eta is not None:
+        answers["stability"] = predictions.stability_time(measure, gamma, eta, stability_bound(task, B))
+    if loss is not None:
+        answers["width"] = predictions.width_for_loss(task, gamma, loss, time)
+    result: dict[str, Any] = {}
+    for name, answer in answers.items():
+        field = name if name == "width" else f"{name}_time"
+        result |= {field: answer.value, f"{name}_status": answer.status}
+    if compute is not None:
+        gain = predictions.gain_over_lazy(task, gamma, numbers(compute, "compute", "comma-separated numbers > 0"))
+        result |= {field: value for field, value in asdict(gain).items() if field not in ("status", "residual", "cost")}
+        result["gain_status"] = gain.status
+    emit(result, as_json)
+
+
 def _count(field: str, text: str) -> float:
     """A whole number, or inf; ``BadInput`` names `field` otherwise."""
-    (value,) = numbers(text, field, "an integer >= 1, or inf")[:1]
-    return float(value)
+    allowed = "an integer >= 1, or inf"
+    value = float(numbers(text, field, allowed)[0])
+    require("," not in text and (value == math.inf or value.is_integer()), field, text, allowed)
+    return value

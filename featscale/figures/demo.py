@@ -198,7 +198,7 @@ def plateaus(narrow: list[Run]) -> tuple[Array, Array, Array, Array]:
 
 
 def width_exponent(narrow: list[Run]) -> Line:
-    """The exponent of the final loss in N, over the seeds, beside that of the plateaus of theory and N^−α min(2, β)."""
+    """The exponent of the final loss in N, over the seeds, beside that of the plateaus of theory and N^−α min(1, β)."""
     finals = pl.concat(
         run.curve.filter(pl.col("step") == pl.col("step").max()).select(
             pl.lit(float(run.science[WIDTH])).alias("N"), "loss", "seed"

@@ -1,7 +1,6 @@
 r"""The exponent table of the solvable model: time, width, data, batch noise and compute, lazy and rich.
 
-Source: Bordelon, Atanasov & Pehlevan 2024, arXiv:2409.17858 (abstract) for the time, width and hard compute exponents; the rest is
-derived by balancing two terms of the loss and says so beside it.
+Source: Bordelon, Atanasov & Pehlevan 2024, arXiv:2409.17858 (abstract) for the time and hard compute exponents; the rest is derived and says so beside it.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ MARGIN = 1e-9
 class ExponentTable:
     r"""All exponents of one task; every loss term is size^−exponent.
 
-    chi_lazy, chi_rich: L ~ t^−χ of gradient flow. width_exponent: the bottleneck N^−r. data_exponent: the bottleneck P^−r (lazy).
-    sgd_exponent: (η/B) t^−s, lazy. compute_exponent_*: L*(C) ~ C^−c at C = N t. width_allocation_*: N* ~ C^a, t* ~ C^(1−a).
+    chi_lazy, chi_rich: L ~ t^−χ of gradient flow. width_exponent: the bottleneck N^−α min(1, β), the power beyond κ₀ ~ N^−α (theory.md and summaries of the
+    paper have min(2, β), which tests/theory/test_finite_width.py rejects for β > 1). data_exponent: the bottleneck P^−α min(2, β) of noiseless labels, lazy
+    and rich alike. sgd_exponent: (η/B) t^−s, lazy. compute_exponent_*: L*(C) ~ C^−c at C = N t. width_allocation_*: N* ~ C^a, t* ~ C^(1−a).
     On a marginal task the two neighbours' values agree or log corrections appear; the regime's name says that it is marginal.
     """
 
@@ -98,7 +98,7 @@ def exponents(alpha: float, beta: float) -> ExponentTable:
         regime=name,
         chi_lazy=chi_lazy,
         chi_rich=chi_rich,
-        width_exponent=alpha * min(2.0, beta),
+        width_exponent=alpha * min(1.0, beta),
         data_exponent=alpha * min(2.0, beta),
         sgd_exponent=2 - 1 / alpha,
         compute_exponent_lazy=c_lazy,

@@ -110,8 +110,68 @@ def test_phase_names_what_balances(call):
     assert answered["balance"] == ["gradient flow", "width bottleneck"]
 
 
+TASK = "--alpha 1.5 --beta 0.5 --gamma 1".split()
+DATA = ["theory", "data", *TASK, *"--modes 1000 --samples 50 --sigma 0.5 --times 1,10,30,100,1e3,1e4".split()]
+SGD = ["theory", "sgd", *TASK, *"--modes 1000 --eta 0.1 --batch 8 --steps 1e3".split()]
+
+
+def test_data_stops_early_where_labels_are_noisy(call):
+    noisy = answer(call, *DATA)
+    assert noisy["stop_status"] == "ok"
+    assert 1 < noisy["stop_time"] < 1e4
+    assert noisy["stop_loss"] < noisy["last"]
+    assert noisy["test"][-1] == pytest.approx(noisy["last"], rel=1e-2)
+
+
+def test_sgd_takes_a_million_steps_and_is_the_mean_field_theory_where_both_can(call):
+    longer = answer(call, *SGD[:-1], "1e6")
+    assert longer["step"][-1] == 10**6
+    assert longer["loss"][-1] < 0.1 * longer["loss"][0]
+    short = answer(call, *SGD[:-1], "12", "--width", "16")
+    assert short["loss"][-1] == pytest.approx(answer(call, *DMFT, "--modes", "1000")["loss"][-1], rel=0.03)
+
+
+def test_predict_answers_what_was_asked(call):
+    asked = answer(
+        call, "theory", "predict", *TASK, "--modes", "100000", "--eta", "0.2", "--loss", "0.05", "--time", "1e3"
+    )
+    assert 1 < asked["crossover_time"] < 10
+    assert asked["stability_time"] > 100
+    assert asked["width"] == pytest.approx(round(asked["width"]))
+    assert "loss_ratio" not in asked
+    easy = answer(call, "theory", "predict", "--alpha", "1.5", "--beta", "2", "--gamma", "0.1", "--modes", "1000")
+    assert easy["crossover_time"] is None
+    assert "never" in easy["crossover_status"]
+    assert set(easy) == {"crossover_time", "crossover_status"}
+
+
+def test_predict_finds_a_gain_on_a_hard_task_only(call):
+    gains = [
+        answer(
+            call,
+            "theory",
+            "predict",
+            "--alpha",
+            "2",
+            "--beta",
+            beta,
+            "--gamma",
+            "1",
+            "--modes",
+            "10000",
+            "--compute",
+            "1e3",
+        )
+        for beta in ("0.5", "1.9")
+    ]
+    assert gains[0]["compute_ratio"][0] > 2
+    assert gains[0]["compute_ratio"][0] > 1.3 * gains[1]["compute_ratio"][0]
+
+
 @pytest.mark.parametrize(
-    "command", [FLOW, DMFT, FRONTIER, ["theory", "phase", "--alpha", "2", "--beta", "1.2"]], ids=lambda words: words[1]
+    "command",
+    [FLOW, DMFT, FRONTIER, DATA, SGD, ["theory", "phase", "--alpha", "2", "--beta", "1.2"]],
+    ids=lambda words: words[1],
 )
 def test_plot_draws_what_was_computed(call, command, tmp_path):
     path = tmp_path / "plot.png"

@@ -18,6 +18,13 @@ def test_table_of_the_hard_seed_task():
     assert table.compute_exponent_rich == pytest.approx(2 * 0.75 / (1.5 * 1.5 + 2))
 
 
+def test_width_and_data_saturate_at_different_betas():
+    """The measured exponents are in test_finite_width.py and test_data_equivalent.py."""
+    tables = [exponents(1.5, beta) for beta in (0.5, 1.25, 2.5)]
+    assert [table.width_exponent for table in tables] == pytest.approx([0.75, 1.5, 1.5])
+    assert [table.data_exponent for table in tables] == pytest.approx([0.75, 1.875, 3.0])
+
+
 @pytest.mark.parametrize(
     ("beta", "name"),
     [
@@ -48,7 +55,7 @@ def frontier_by_search(alpha, beta, chi):
     best = []
     for c in logC:
         logt = c - logN
-        terms = (-chi * logt, -alpha * min(2, beta) * logN, -logN - (1 - 1 / alpha) * logt, -(2 - 1 / alpha) * logt)
+        terms = (-chi * logt, -alpha * min(1, beta) * logN, -logN - (1 - 1 / alpha) * logt, -(2 - 1 / alpha) * logt)
         total = np.logaddexp.reduce(terms, axis=0)
         best.append((logN[np.argmin(total)], total.min()))
     (N0, L0), (N1, L1) = best
