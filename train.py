@@ -21,6 +21,7 @@ from featscale.runs.directory import RunDirectory, should_run
 from featscale.runs.identity import config_hash, run_path
 
 CONF = Path(__file__).resolve().parent / "conf"
+PARTS = ("model", "data", "parameterization", "optimizer", "loss")
 outcomes: list[str] = []
 
 
@@ -36,7 +37,7 @@ def train(cfg: DictConfig) -> str:
 
     sys.path.insert(0, str(CONF.parent))
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    parts = {group: hydra.utils.instantiate(cfg[group]) for group in ("model", "data", "parameterization", "optimizer")}
+    parts = {group: hydra.utils.instantiate(cfg[group]) for group in PARTS}
     return execute(directory, Request(config, science, sys.argv[1:]), **parts)
 
 

@@ -81,6 +81,7 @@ class MNIST(Stream):
         )
         require(stream in ("epochs", "replacement"), "data.stream", stream, "epochs or replacement")
         self.targets, self.stream, self.normalize = targets, stream, normalize
+        self.one_hot = targets == "one_hot"
         self.classes, self.outputs = targets != "parity", 1 if targets == "parity" else 10
         self.input_power = 1.0 if normalize else MEAN**2 + STD**2
         """Mean square of an input entry."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -37,7 +37,8 @@ class Stream(LightningDataModule):
     """A source of batches.
 
     Attributes: B, samples a step. input_shape, shape of one input. input_power, mean square of an input entry. outputs, length of
-    one target. classes, whether targets are one-hot classes, so that an accuracy makes sense. population, whether `batch` serves the
+    one target. classes, whether the largest output names a class, so that an accuracy makes sense. one_hot, whether
+    targets are one-hot, as cross-entropy needs. population, whether `batch` serves the
     population gradient at B = inf. device and dtype of what `batch` returns, set by :meth:`place`.
     """
 
@@ -45,6 +46,7 @@ class Stream(LightningDataModule):
     outputs: int
     input_power: float = 1.0
     classes: bool = False
+    one_hot: bool = False
     population: bool = False
 
     def __init__(self, B: float) -> None:
@@ -61,9 +63,23 @@ class Stream(LightningDataModule):
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Inputs, shape (B, *input_shape), and targets, shape (B, outputs), of one step: a pure function of (seed, step)."""
 
+    def batches(self, seeds: Sequence[int], start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """The batches of steps start, …, stop − 1 for every seed: shapes (steps, seeds, B, *input_shape) and (steps, seeds, B, outputs)."""
+        pairs = [self.batch(seed, step) for step in range(start, stop) for seed in seeds]
+        x, y = (torch.stack(parts).unflatten(0, (stop - start, len(seeds))) for parts in zip(*pairs, strict=True))
+        return x, y
+
+    def decompose(self, error: Tensor) -> dict[str, Tensor]:
+        """Parts of the squared test error that a curve should hold beside the loss: none unless a source says otherwise.
+
+        Arguments: error f − y on the test set, shape (…, n, outputs). Returns: columns of shape (…).
+        """
+        del error
+        return {}
+
     @abstractmethod
     def test_set(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs, targets and weights that sum to 1: the test loss is Σ_i weights_i mean_outputs (f_i − y_i)²."""
+        """Inputs, targets and weights that sum to 1: the test loss is the weighted sum of the loss of each."""
 
     def train_dataloader(self) -> Any:
         """Ranges of steps for the module in training; the batches are made by :meth:`batch`, on the device."""

@@ -20,7 +20,18 @@ from featscale.runs.identity import flattened
 
 VERSION_BASE = "1.3"
 # What names a run; the rest says how and where it is done.
-SCIENCE = ("model", "data", "parameterization", "optimizer", "seed", "seeds", "steps", "rows_per_decade", "precision")
+SCIENCE = (
+    "model",
+    "data",
+    "parameterization",
+    "optimizer",
+    "loss",
+    "seed",
+    "seeds",
+    "steps",
+    "rows_per_decade",
+    "precision",
+)
 # Entries of the data group that say where files are and change nothing of what is in them.
 PLACES = ("folder", "cache", "download")
 
@@ -40,6 +51,7 @@ class RunSchema:
     data: dict[str, Any] = field(default_factory=dict)
     parameterization: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     paths: dict[str, Any] = field(default_factory=dict)

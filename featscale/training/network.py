@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from featscale.errors import require
 from featscale.parameterization import Centred, Layers, parameter_groups
+from featscale.training.loss import MSE, Loss
 from featscale.training.module import CurveModule, Row
 from featscale.training.optimizer import SGD
 from featscale.training.scaling import Scaling
@@ -25,6 +26,7 @@ class Source(Protocol):
     input_power: float
     outputs: int
     classes: bool
+    one_hot: bool
     population: bool
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
@@ -33,12 +35,15 @@ class Source(Protocol):
     def test_set(self) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs, targets, and weights that sum to 1."""
 
+    def decompose(self, error: Tensor) -> dict[str, Tensor]:
+        """Parts of the squared test error, as columns of the curve."""
+
 
 class Network(CurveModule):
     r"""One network trained online on the centred output f = [g(x; θ) − g(x; θ₀)]/γ.
 
-    The gradient is that of ½ mean_batch Σ_outputs (f − y)²; rows hold the test loss Σ_i weights_i mean_outputs (f_i − y_i)² and, for classes,
-    the accuracy. Flow time is t = eta0 * step.
+    The gradient is that of `loss.value`; rows hold the test loss Σ_i weights_i `loss.per_sample`_i, for classes the accuracy, and the parts of
+    the squared error that the source names. Flow time is t = eta0 * step.
     Source: Bordelon, Atanasov & Pehlevan 2024, arXiv:2409.17858, for the mean-field parameterisation with richness.
     Arguments: N, width. architecture, a function of input_shape, outputs, N, layers and input_power. data, a :class:`Source`. The rest as in
     :class:`CurveModule`.
@@ -53,6 +58,7 @@ class Network(CurveModule):
         parameterization: Scaling,
         optimizer: SGD,
         dtype: torch.dtype,
+        loss: Loss | None = None,
         **clock: Any,
     ) -> None:
         super().__init__(eta=optimizer.eta0, **clock)
@@ -61,6 +67,8 @@ class Network(CurveModule):
         )
         finite = float("inf") != data.B
         require(finite or data.population, "data.B", data.B, "an integer >= 1: this source has no population gradient")
+        self.loss = loss or MSE()
+        self.loss.check(data)
         self.data, self.N, self.optimizer, self.scaling = data, N, optimizer, parameterization
         layers = Layers(parameterization.row, self.seeds[0], dtype)
         g = architecture(
@@ -84,7 +92,7 @@ class Network(CurveModule):
         seed = self.seeds[0]
         for step in range(start, stop):
             x, y = self.data.batch(seed, step)
-            loss = 0.5 * (self.f(x) - y).square().sum() / len(x)
+            loss = self.loss.value(self.f(x), y)
             self.sgd.zero_grad(set_to_none=True)
             loss.backward()
             self.sgd.step()
@@ -94,10 +102,11 @@ class Network(CurveModule):
         """Test loss and, for classes, accuracy."""
         x, y, weights = self.test
         f = torch.cat([self.f(part) for part in x.split(TEST_CHUNK)])
-        row: Row = {"seed": self.seeds[0], "loss": float(weights.double() @ (f - y).double().square().mean(1))}
+        f, y = f.double(), y.double()
+        row: Row = {"seed": self.seeds[0], "loss": float(weights.double() @ self.loss.per_sample(f, y))}
         if self.data.classes:
             row["accuracy"] = float((f.argmax(1) == y.argmax(1)).double().mean())
-        return [row]
+        return [row | {name: float(part) for name, part in self.data.decompose(f - y).items()}]
 
     def flops_per_step(self) -> float:
         """Two forward passes (at θ and θ₀) and one backward pass at twice their cost, B inputs; activations are left out."""

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from featscale.errors import require
 from featscale.simulate.collapsed import Collapsed, State
 from featscale.simulate.problem import Problem
+from featscale.training.loss import MSE, Loss
 from featscale.training.module import CurveModule, Row
 
 
@@ -15,13 +17,22 @@ class ProjectedLinear(CurveModule):
     """E replicas of the projected-gradient two-layer linear network, in their collapsed form (:mod:`featscale.simulate.collapsed`).
 
     Arguments: N, width. data, a source with a power-law `task`, batch size `B` and label noise `sigma`. parameterization, with `gamma`.
-    optimizer, with `eta0`. dtype of the dynamics. The rest as in :class:`CurveModule`.
+    optimizer, with `eta0`. dtype of the dynamics. loss, None or squared error. The rest as in :class:`CurveModule`.
     Raises: BadInput that names the field, before anything is drawn.
     """
 
     def __init__(
-        self, N: int, data: Any, parameterization: Any, optimizer: Any, dtype: torch.dtype, **clock: Any
+        self,
+        N: int,
+        data: Any,
+        parameterization: Any,
+        optimizer: Any,
+        dtype: torch.dtype,
+        loss: Loss | None = None,
+        **clock: Any,
     ) -> None:
+        name = MSE().name if loss is None else loss.name
+        require(name == MSE().name, "loss", name, "mse: the solvable model has squared error by definition")
         super().__init__(eta=optimizer.eta0, **clock)
         self.problem = Problem(data.task, N, optimizer.eta0, parameterization.gamma, data.B, data.sigma)
         self.run_dtype = dtype

@@ -81,7 +81,7 @@ def execute(
     """Train a run to its end, from its checkpoint if it has one, and record it; returns how it ended.
 
     Arguments: directory, of the run, made only when every part is known to be good. model, a function of data and the other parts
-    (parameterization, optimizer) that returns the module. data, a datamodule with `place`.
+    (parameterization, optimizer, loss) that returns the module. data, a datamodule with `place`.
     Raises: BadInput before anything is written; RunBusy if another process trains this run.
     """
     if request.config["trainer"]["threads"] is not None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tolerances import IDENTITY, SIGMAS
 
 from datamodules.circle import Circle
+from datamodules.stream import Stream
 from featscale.errors import BadInput
 
 
@@ -119,3 +120,35 @@ def test_exponents():
 def test_bad_tasks_are_refused(change, field):
     with pytest.raises(BadInput, match=f"^{field}: "):
         task(**change)
+
+
+@pytest.mark.parametrize("B", [64, 65, math.inf])
+def test_stacked_batches_are_the_single_ones(B):
+    data = task(B=B)
+    seeds, start, stop = (4, 0, 9), 60, 70
+    x, y = data.batches(seeds, start, stop)
+    assert x.shape[:2] == y.shape[:2] == (10, 3)
+    slow = Stream.batches(data, seeds, start, stop)
+    assert torch.equal(x, slow[0])
+    assert torch.equal(y, slow[1])
+
+
+@pytest.mark.parametrize("size", [101, 128, 1024])
+def test_octaves_hold_the_power_of_their_modes_and_sum_to_the_loss(size):
+    data = task(test_size=size, modes=True)
+    _, y, weights = data.test_set()
+    bands = data.decompose(y)
+    power = data.coefficients() ** 2 / 2
+    for b in (1, 2, 4, 8, 16, 32):
+        assert float(bands[f"band_{b}"]) == pytest.approx(power[b - 1 : 2 * b - 1].sum(), rel=1e3 * IDENTITY)
+    # What is not in the target: a constant, a sine, and two networks at once.
+    error = torch.stack([y + 0.3, y + 0.2 * data.test_set()[0][:, 1:]])
+    bands = data.decompose(error)
+    loss = (weights * error[..., 0].square()).sum(-1)
+    assert torch.allclose(sum(bands.values()), loss, rtol=IDENTITY, atol=0)
+    assert float(bands["band_0"][0]) == pytest.approx(0.09, rel=IDENTITY)
+    assert float(bands["band_1"][1]) == pytest.approx(0.5 + 0.02, rel=IDENTITY)
+
+
+def test_curves_hold_no_octaves_unless_asked():
+    assert task().decompose(task().test_set()[1]) == {}

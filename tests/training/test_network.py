@@ -11,6 +11,7 @@ from datamodules.circle import Circle
 from datamodules.power_law import PowerLawFeatures
 from featscale.errors import BadInput
 from featscale.models.mlp import MLP
+from featscale.training.loss import CrossEntropy
 from featscale.training.network import Network
 from featscale.training.optimizer import SGD
 from featscale.training.scaling import Scaling
@@ -60,6 +61,14 @@ def test_rows_are_log_spaced_and_start_at_the_target_power():
     assert curve["loss"][-1] < 0.5 * curve["loss"][0]
 
 
+def test_octaves_of_the_test_loss_stand_beside_it():
+    data = Circle(q=1.0, k_max=20, B=32, modes=True)
+    curve = fit(network(data, T=20), data).curve()
+    bands = [name for name in curve.columns if name.startswith("band_")]
+    assert len(bands) == 11
+    assert curve.select(bands).sum_horizontal().to_numpy() == pytest.approx(curve["loss"].to_numpy(), rel=1e-10)
+
+
 def test_initial_speed_does_not_depend_on_richness():
     data = Circle(q=1.0, k_max=20, B=float("inf"))
     first = [fit(network(data, T=1, gamma=gamma, eta0=1e-3), data).curve()["loss"][-1] for gamma in (0.1, 1.0)]
@@ -83,6 +92,7 @@ def test_a_network_learns_gaussian_features_too():
         (lambda: network(Circle(q=1.0, B=8), T=0), "steps"),
         (lambda: network(Circle(q=1.0, B=8), chunk=0), "trainer.chunk"),
         (lambda: SGD(-1.0), "optimizer.eta0"),
+        (lambda: network(Circle(q=1.0, B=8), loss=CrossEntropy()), "loss"),
         (lambda: Scaling("mup", 1.0), "parameterization.name"),
         (lambda: Scaling("mean_field", float("nan")), "parameterization.gamma"),
     ],
