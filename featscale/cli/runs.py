@@ -114,6 +114,30 @@ def collect(
     emit(result, as_json, _print_collected)
 
 
+@app.command()
+def sync(
+    folder: Folder,
+    everything: Annotated[bool, typer.Option("--all", help="Also runs that were made with logger=none.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Push the finished runs to W&B that it has not got yet; ask as often as you like.
+
+    Runs are mirrored offline (logger.mode=offline) and have the same id there as here, so that nothing is doubled. What W&B
+    lost by failing in the middle of a run is made again from the local record. Exit code 1 if something did not arrive.
+
+    Example: wandb login; featscale runs sync runs
+    """
+    from featscale.runs.sync import sync as push
+    from featscale.runs.table import FINISHED
+
+    table = _table(folder)
+    finished = table.filter(table["status"].is_in((*FINISHED, "failed")))
+    done = push([Path(path) for path in finished["path"]], everything)
+    emit({**vars(done), "unfinished": table.height - finished.height}, as_json, _print_synced)
+    if done.left:
+        raise typer.Exit(1)
+
+
 def _table(folder: Path) -> polars.DataFrame:
     from featscale.runs.table import runs_table
 
@@ -163,6 +187,21 @@ def _print_collected(result: Mapping[str, Any]) -> None:
     sys.stdout.write(f"columns: {', '.join(result['columns'])}\n")
     if left_out:
         sys.stdout.write(f"left out: {left_out}\n")
+
+
+def _print_synced(result: Mapping[str, Any]) -> None:
+    words = {
+        "pushed": "pushed",
+        "already": "there already",
+        "unmirrored": "made with logger=none (--all takes them too)",
+        "rebuilt": "of them made again from their record",
+    }
+    for key, text in words.items():
+        sys.stdout.write(f"{len(result[key])} {text}\n" if result[key] or key == "pushed" else "")
+    if result["unfinished"]:
+        sys.stdout.write(f"{result['unfinished']} not finished: left for another time\n")
+    if result["left"]:
+        sys.stderr.write(f"error: {len(result['left'])} did not arrive: {result['reason']}\n")
 
 
 def _print_columns(lines: list[list[str]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,7 +14,7 @@ import numpy as np
 from featscale.errors import BadInput, require
 from featscale.runs.identity import canonical
 
-SCHEMA = 1
+SCHEMA = 2
 Outcome = Literal["done", "diverged", "failed"]
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 NONFINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -40,6 +40,8 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "device": str,
     "versions": Mapping,
     "git": (Mapping, type(None)),
+    "processes": int,
+    "mirror_problem": (str, type(None)),
 }
 STOP_KINDS: dict[str, type | tuple[type, ...]] = {
     "seed": (int, type(None)),
@@ -75,7 +77,8 @@ class Record:
     hash is of; read from a file it is in its canonical form. seeds, trained side by side. step, updates made, of steps asked for.
     wall_seconds of training. started, ended, ISO 8601 in UTC. stopped, where seeds left the track. metrics, numbers at the end, `loss`
     among them (the mean over seeds). flops of the run, all seeds, an estimate. overrides, as typed. device, host, versions, git as
-    :mod:`featscale.runs.provenance` finds them. extra, entries of other writers of this schema, kept as they are.
+    :mod:`featscale.runs.provenance` finds them. processes, that trained it together (DDP). mirror_problem, what went wrong with W&B. extra,
+    entries of other writers of this schema, kept as they are.
     Raises: BadInput for a value of the wrong kind.
     """
 
@@ -98,6 +101,8 @@ class Record:
     device: str = ""
     versions: Mapping[str, str | None] = field(default_factory=dict)
     git: Mapping[str, Any] | None = None
+    processes: int = 1
+    mirror_problem: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -123,7 +128,7 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Record:
-        """The record that :meth:`to_json` wrote; entries it does not know are kept in `extra`.
+        """The record that :meth:`to_json` of this featscale or an older one wrote; entries it does not know are kept in `extra`.
 
         Raises: BadInput that says what is wrong: no JSON object, a newer schema, an entry missing or of the wrong kind.
         """
@@ -137,6 +142,8 @@ class Record:
         require(
             schema <= SCHEMA, "schema", schema, f"at most {SCHEMA}: it was written by a newer featscale, update yours"
         )
+        for older in range(schema, SCHEMA):
+            MIGRATIONS[older](entries)
         for name in REQUIRED:
             require(name in entries, name, "missing", "an entry of every record")
         known = {name: entries.pop(name) for name in KINDS if name in entries}
@@ -147,6 +154,14 @@ class Record:
         return cls(**known, extra=entries)
 
 
+def _from_1(entries: dict[str, Any]) -> None:
+    """Schema 2 has the trouble with W&B as an entry of its own, and says how many processes trained the run: always one before."""
+    entries["mirror_problem"] = entries.pop("wandb_problem", None)
+    entries["processes"] = 1
+
+
+# From a schema to the next: each changes the entries in place, and a record goes through all that it is behind.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: _from_1}
 REQUIRED = tuple(entry.name for entry in fields(Record) if entry.default is entry.default_factory is MISSING)
 
 

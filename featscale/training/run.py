@@ -187,7 +187,7 @@ def _mirror(directory: RunDirectory, request: Request) -> Mirror:
         mode=logger["mode"],
         project=logger["project"],
         group=request.config["name"],
-        job_type="train",
+        job_type=logger.get("job_type", "train"),
         run_id=directory.path.name,
         directory=directory.path,
         config=request.config,
@@ -217,6 +217,6 @@ def _record(directory: RunDirectory, request: Request, module: CurveModule, endi
         device=torch.cuda.get_device_name()
         if request.device == "cuda"
         else f"cpu, {platform.machine()}, {os.cpu_count()} cores",
-        extra={"wandb_problem": mirror.problem} if mirror.problem else {},
+        mirror_problem=mirror.problem,
         **provenance(Path(__file__).parent),
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from featscale.errors import BadInput
 from featscale.runs.identity import config_hash
-from featscale.runs.record import REQUIRED, SCHEMA, Record, Stop, read_record
+from featscale.runs.record import MIGRATIONS, REQUIRED, SCHEMA, Record, Stop, read_record
 
 SCIENCE = {"model": {"N": 64}, "data": {"B": "inf"}, "seed": 0, "steps": 100}
 DONE = Record(
@@ -89,6 +89,21 @@ def test_a_newer_schema_asks_for_an_update(tmp_path: Path) -> None:
     assert str(path) in str(caught.value)
     assert "newer featscale" in str(caught.value)
     assert "delete" not in str(caught.value)
+
+
+def test_a_record_of_the_first_schema_is_migrated() -> None:
+    """As featscale 0.1 wrote it: no `processes`, and the trouble with W&B among the entries of other writers."""
+    first = json.loads(DONE.to_json()) | {"schema": 1, "wandb_problem": "log: ConnectionError", "note": 1}
+    del first["processes"], first["mirror_problem"]
+    record = Record.from_json(json.dumps(first))
+    assert record == replace(DONE, mirror_problem="log: ConnectionError", processes=1, extra={"note": 1})
+    assert json.loads(record.to_json())["schema"] == SCHEMA
+    untroubled = Record.from_json(json.dumps({key: first[key] for key in first if key != "wandb_problem"}))
+    assert untroubled.mirror_problem is None
+
+
+def test_every_older_schema_has_a_way_to_this_one() -> None:
+    assert sorted(MIGRATIONS) == list(range(1, SCHEMA))
 
 
 def test_a_record_cut_anywhere_is_refused() -> None:
