@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from featscale.errors import require
 from featscale.runs.directory import Claim, RunDirectory, claim, should_run
@@ -165,6 +166,8 @@ def _trainer(directory: RunDirectory, request: Request, module: CurveModule, hel
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=callbacks,
+        # One process a run, also inside Slurm jobs and where Slurm is only installed, which Lightning would warn about.
+        plugins=[LightningEnvironment()],
         default_root_dir=directory.path,
     )
 
