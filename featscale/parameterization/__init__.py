@@ -1,8 +1,17 @@
 """How multipliers, initial scales and learning rates depend on width: a table, and the code that applies a row."""
 
 from featscale.parameterization.centred import Centred
-from featscale.parameterization.layers import Layers, parameter_groups, tag
-from featscale.parameterization.rules import MEAN_FIELD, NTK, STANDARD, Parameterization, TensorRule, parameterization
+from featscale.parameterization.layers import Layers, tag, tag_of, tensor_rates
+from featscale.parameterization.rules import (
+    MEAN_FIELD,
+    NTK,
+    STANDARD,
+    Parameterization,
+    Rate,
+    Tag,
+    TensorRule,
+    parameterization,
+)
 
 __all__ = [
     "MEAN_FIELD",
@@ -11,8 +20,11 @@ __all__ = [
     "Centred",
     "Layers",
     "Parameterization",
+    "Rate",
+    "Tag",
     "TensorRule",
-    "parameter_groups",
     "parameterization",
     "tag",
+    "tag_of",
+    "tensor_rates",
 ]

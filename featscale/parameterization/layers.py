@@ -1,25 +1,32 @@
-"""Layers that get their multiplier and scale from a row of the table, and optimiser groups that get their rates."""
+"""Layers that get their multiplier and scale from a row of the table, and the rates of a model's tensors."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featscale.errors import require
-from featscale.parameterization.rules import Parameterization, Role, require_richness
+from featscale.errors import BadInput, require
+from featscale.parameterization.rules import Parameterization, Rate, Role, Tag
 
 KERNEL = 3
 
 
-def tag(parameter: nn.Parameter, role: Role, fan_in: float) -> nn.Parameter:
-    """The parameter, marked for :func:`parameter_groups` with role and fan-in; a deep copy of it loses the marks."""
-    parameter.role, parameter.fan_in = role, fan_in  # type: ignore[attr-defined]
+def tag(parameter: nn.Parameter, label: Tag) -> nn.Parameter:
+    """The parameter, marked for :func:`tensor_rates`; a deep copy of it loses the mark."""
+    parameter.tag = label  # type: ignore[attr-defined]
     return parameter
+
+
+def tag_of(name: str, parameter: Tensor) -> Tag:
+    """The tag of the parameter called `name`.
+
+    Raises: BadInput if it has none.
+    """
+    label: Tag | None = getattr(parameter, "tag", None)
+    if label is None:
+        raise BadInput("model", name, "parameters tagged with a role (a deep copy of a parameter loses its tag)")
+    return label
 
 
 class ScaledLinear(nn.Module):
@@ -80,67 +87,47 @@ class Layers:
         self._rng = torch.Generator().manual_seed(seed)
 
     def linear(
-        self, fan_in: int, fan_out: int, role: Role, bias: bool = False, input_power: float = 1.0
+        self, fan_in: int, fan_out: int, role: Role, bias: bool = False, input_power: float = 1.0, branches: int = 1
     ) -> ScaledLinear:
         """A dense layer.
 
         Arguments: fan_in, fan_out, sizes. role of the weights. bias, whether it has one. input_power, mean square of
         an input entry: the rule sees fan_in · input_power = E|x|², so that the outputs start with unit variance
-        whatever the scale of the data.
+        whatever the scale of the data. branches, of how many residual branches it is one.
         """
-        return ScaledLinear(*self._parameters((fan_out, fan_in), role, bias, fan_in * input_power))
+        return ScaledLinear(*self._parameters((fan_out, fan_in), Tag(role, fan_in * input_power, branches), bias))
 
     def conv(
-        self, channels: int, fan_out: int, role: Role, bias: bool = False, input_power: float = 1.0
+        self, channels: int, fan_out: int, role: Role, bias: bool = False, input_power: float = 1.0, branches: int = 1
     ) -> ScaledConv2d:
         """A 3×3 convolution of `channels` to `fan_out` channels, fan-in 9 · channels; the rest as in :meth:`linear`."""
         shape = (fan_out, channels, KERNEL, KERNEL)
-        weight, multiplier, b, b_multiplier = self._parameters(shape, role, bias, KERNEL**2 * channels * input_power)
+        label = Tag(role, KERNEL**2 * channels * input_power, branches)
+        weight, multiplier, b, b_multiplier = self._parameters(shape, label, bias)
         weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         return ScaledConv2d(weight, multiplier, b, b_multiplier)
 
     def _parameters(
-        self, shape: tuple[int, ...], role: Role, bias: bool, fan_in: float
+        self, shape: tuple[int, ...], label: Tag, bias: bool
     ) -> tuple[nn.Parameter, float, nn.Parameter | None, float]:
-        require(0 < fan_in < math.inf, "fan_in", fan_in, "a number > 0")
-        weight = self._drawn(shape, role, fan_in)
-        b = self._drawn(shape[:1], "bias", fan_in) if bias else None
-        return weight, self.rule[role].multiplier(fan_in), b, self.rule["bias"].multiplier(fan_in)
+        of_bias = Tag("bias", label.fan_in, label.branches)
+        weight = self._drawn(shape, label)
+        b = self._drawn(shape[:1], of_bias) if bias else None
+        return weight, self.rule.multiplier(label), b, self.rule.multiplier(of_bias)
 
-    def _drawn(self, shape: tuple[int, ...], role: Role, fan_in: float) -> nn.Parameter:
-        draw = self.rule[role].std(fan_in) * torch.randn(shape, generator=self._rng, dtype=torch.float64)
-        return tag(nn.Parameter(draw.to(self.dtype)), role, fan_in)
+    def _drawn(self, shape: tuple[int, ...], label: Tag) -> nn.Parameter:
+        draw = self.rule.std(label) * torch.randn(shape, generator=self._rng, dtype=torch.float64)
+        return tag(nn.Parameter(draw.to(self.dtype)), label)
 
 
-def parameter_groups(
-    model: nn.Module, rule: Parameterization, eta0: float, gamma: float, N: int
-) -> list[dict[str, Any]]:
-    r"""The groups of torch.optim.SGD: the tensors of each role with the rate that `rule` gives them.
+def tensor_rates(
+    model: nn.Module, rule: Parameterization, optimizer: str, eta0: float, N: int
+) -> list[tuple[nn.Parameter, Rate]]:
+    """The trained tensors of `model`, in its order, each with the rate that its tag has in the row `rule`.
 
-    .. math:: \eta_\text{role} = \eta_0 \gamma^2 N^{c_\text{role}}, \qquad t = \eta_0 \cdot \text{steps}
-
-    for the gradient of half the mean squared error of f = [g − g(θ₀)]/γ.
-    Arguments: model, whose trainable parameters are all tagged. eta0 > 0. gamma > 0. N, width.
-    Returns: one dict a role, with params, lr and role.
+    Arguments: model, whose trainable parameters are all tagged, a :class:`featscale.parameterization.centred.Centred` for a run. optimizer,
+    sgd, momentum or adam. eta0 > 0. N, width.
     Raises: BadInput that names the parameter without a tag, or the value out of range.
     """
-    require(0 < eta0 < math.inf, "optimizer.eta0", eta0, "a number > 0")
-    require_richness(gamma)
-    require(isinstance(N, int) and N >= 1, "model.N", N, "an integer >= 1")
-    members: dict[Role, list[nn.Parameter]] = {}
-    for role, parameter in _tagged(model):
-        members.setdefault(role, []).append(parameter)
-    return [{"params": members[role], "lr": rule[role].rate(eta0, gamma, N), "role": role} for role in members]
-
-
-def _tagged(model: nn.Module) -> Iterator[tuple[Role, nn.Parameter]]:
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            role = getattr(parameter, "role", None)
-            require(
-                role is not None,
-                "model",
-                name,
-                "parameters tagged with a role (a deep copy of a parameter loses its tag)",
-            )
-            yield role, parameter  # type: ignore[misc]
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return [(parameter, rule.rate(tag_of(name, parameter), optimizer, eta0, N)) for name, parameter in trained]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from featscale.errors import require
-from featscale.parameterization import Centred, Layers, parameter_groups
+from featscale.parameterization import Centred, Layers, tensor_rates
 from featscale.training.loss import MSE, Loss
 from featscale.training.module import CurveModule, Row
-from featscale.training.optimizer import SGD
+from featscale.training.optimizer import Optimizer
 from featscale.training.scaling import Scaling
 
 TEST_CHUNK = 1000
@@ -40,10 +40,10 @@ class Source(Protocol):
 
 
 class Network(CurveModule):
-    r"""One network trained online on the centred output f = [g(x; θ) − g(x; θ₀)]/γ.
+    r"""One network trained online on the centred output f = [g(x; θ₀ + γϑ) − g(x; θ₀)]/γ, or on its linearisation at γ = 0.
 
     The gradient is that of `loss.value`; rows hold the test loss Σ_i weights_i `loss.per_sample`_i, for classes the accuracy, and the parts of
-    the squared error that the source names. Flow time is t = eta0 * step.
+    the squared error that the source names. Flow time is t = eta0 * step (a label with Adam).
     Source: Bordelon, Atanasov & Pehlevan 2024, arXiv:2409.17858, for the mean-field parameterisation with richness.
     Arguments: N, width. architecture, a function of input_shape, outputs, N, layers and input_power. data, a :class:`Source`. The rest as in
     :class:`CurveModule`.
@@ -56,7 +56,7 @@ class Network(CurveModule):
         architecture: Callable[..., nn.Module],
         data: Source,
         parameterization: Scaling,
-        optimizer: SGD,
+        optimizer: Optimizer,
         dtype: torch.dtype,
         loss: Loss | None = None,
         **clock: Any,
@@ -76,15 +76,16 @@ class Network(CurveModule):
         )
         self.f = Centred(g, parameterization.gamma)
         self.forward_flops: float = g.flops  # type: ignore[assignment]
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with the rates of the parameterisation's row."""
-        gamma = self.scaling.gamma
-        return self.optimizer.build(parameter_groups(self.f.g, self.scaling.row, self.eta, gamma, self.N))
+        pairs = tensor_rates(self.f, parameterization.row, optimizer.name, optimizer.eta0, N)
+        self.tensors, self.rates = [tensor for tensor, _ in pairs], [rate for _, rate in pairs]
+        # What the optimiser keeps lives in buffers, so that Lightning moves and saves it.
+        self.kept = [[f"{state}_{i}" for state in optimizer.state] for i in range(len(pairs))]
+        for tensor, names in zip(self.tensors, self.kept, strict=True):
+            for name in names:
+                self.register_buffer(name, torch.zeros_like(tensor, requires_grad=False))
 
     def on_fit_start(self) -> None:
-        """Take the raw optimiser and the test set."""
-        self.sgd = self.optimizers(use_pl_optimizer=False)
+        """Take the test set."""
         self.test = self.data.test_set()
 
     def advance(self, start: int, stop: int) -> None:
@@ -93,9 +94,19 @@ class Network(CurveModule):
         for step in range(start, stop):
             x, y = self.data.batch(seed, step)
             loss = self.loss.value(self.f(x), y)
-            self.sgd.zero_grad(set_to_none=True)
-            loss.backward()
-            self.sgd.step()
+            gradients = torch.autograd.grad(loss, self.tensors)
+            self.gradients_ready(gradients)
+            self.update(gradients, step)
+
+    def gradients_ready(self, gradients: Sequence[Tensor]) -> None:
+        """Called between gradients and update, in the order of `tensors`: where processes average them, in place."""
+
+    @torch.no_grad()
+    def update(self, gradients: Sequence[Tensor], step: int) -> None:
+        """Move every tensor at its own rate."""
+        for theta, G, rate, names in zip(self.tensors, gradients, self.rates, self.kept, strict=True):
+            kept = tuple(self._buffers[name] for name in names)
+            self.optimizer.update(theta, G, rate.eta, rate.unit, kept, step)
 
     @torch.no_grad()
     def observe(self) -> list[Row]:
@@ -109,6 +120,9 @@ class Network(CurveModule):
         return [row | {name: float(part) for name, part in self.data.decompose(f - y).items()}]
 
     def flops_per_step(self) -> float:
-        """Two forward passes (at θ and θ₀) and one backward pass at twice their cost, B inputs; activations are left out."""
+        """Two forward passes (at θ and θ₀) and one backward pass at twice their cost, B inputs; activations are left out.
+
+        At γ = 0 the second pass is a derivative, with two products where a pass has one, and the backward pass is as before.
+        """
         B = self.data.B if float("inf") != self.data.B else len(self.test[0])
-        return 4.0 * B * self.forward_flops
+        return (4.0 if self.scaling.gamma > 0 else 5.0) * B * self.forward_flops

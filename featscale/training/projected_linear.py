@@ -17,7 +17,7 @@ class ProjectedLinear(CurveModule):
     """E replicas of the projected-gradient two-layer linear network, in their collapsed form (:mod:`featscale.simulate.collapsed`).
 
     Arguments: N, width. data, a source with a power-law `task`, batch size `B` and label noise `sigma`. parameterization, with `gamma`.
-    optimizer, with `eta0`. dtype of the dynamics. loss, None or squared error. The rest as in :class:`CurveModule`.
+    optimizer, SGD with its `eta0`. dtype of the dynamics. loss, None or squared error. The rest as in :class:`CurveModule`.
     Raises: BadInput that names the field, before anything is drawn.
     """
 
@@ -33,6 +33,7 @@ class ProjectedLinear(CurveModule):
     ) -> None:
         name = MSE().name if loss is None else loss.name
         require(name == MSE().name, "loss", name, "mse: the solvable model has squared error by definition")
+        require(optimizer.name == "sgd", "optimizer", optimizer.name, "sgd for the solvable model")
         super().__init__(eta=optimizer.eta0, **clock)
         self.problem = Problem(data.task, N, optimizer.eta0, parameterization.gamma, data.B, data.sigma)
         self.run_dtype = dtype

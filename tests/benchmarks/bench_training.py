@@ -54,7 +54,7 @@ def by_hand(N: int) -> tuple[float, Network]:
     data = Circle(q=1.0, B=B)
     data.setup()
     module = network(N, data)
-    f, optimizer = module.f, module.configure_optimizers()
+    f = module.f
     x_test, y_test, weights = data.test_set()
     rows, logged = [], set(module.log_steps.tolist())
     start = time.perf_counter()
@@ -64,9 +64,10 @@ def by_hand(N: int) -> tuple[float, Network]:
                 rows.append(float(weights @ (f(x_test) - y_test).square().mean(1)))
         x, y = data.batch(0, step)
         loss = 0.5 * (f(x) - y).square().sum() / len(x)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        gradients = torch.autograd.grad(loss, module.tensors)
+        with torch.no_grad():
+            for theta, G, rate in zip(module.tensors, gradients, module.rates, strict=True):
+                theta.sub_(G.mul_(rate.eta))
     return time.perf_counter() - start, module
 
 

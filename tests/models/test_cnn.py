@@ -1,6 +1,7 @@
 """The convolutional network is its formula, for MNIST's and CIFAR's shapes."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 
 from featscale.errors import BadInput
 from featscale.models.cnn import CNN
-from featscale.parameterization import MEAN_FIELD, Layers, parameter_groups
+from featscale.parameterization import MEAN_FIELD, Layers
 
 
 def network(shape=(1, 28, 28), N=4, depth=3, seed=0, dtype=torch.float64, **kwargs):
@@ -38,8 +39,7 @@ def test_a_network_is_a_function_of_its_seed_in_every_dtype():
 
 
 def test_every_tensor_is_tagged():
-    g = network(bias=True)
-    roles = {group["role"]: len(group["params"]) for group in parameter_groups(g, MEAN_FIELD, 1.0, 1.0, 4)}
+    roles = Counter(parameter.tag.role for parameter in network(bias=True).parameters())
     assert roles == {"input": 1, "bias": 3, "hidden": 2, "readout": 1}
 
 
@@ -48,10 +48,21 @@ def test_floating_point_operations_are_counted_over_pixels():
     assert network(N=4, depth=3).flops == 2 * (9 * 4 * 28**2 + 9 * 16 * (14**2 + 7**2) + 40)
 
 
-def test_depth_ends_where_the_pixels_do():
-    assert network(depth=5)(torch.ones(1, 1, 28, 28, dtype=torch.float64)).shape == (1, 10)
-    with pytest.raises(BadInput, match=r"^model.depth: 6: at most 5"):
-        network(depth=6)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+@pytest.mark.parametrize("depth", [1, 2, 5, 12])
+def test_any_depth_and_number_of_outputs(shape, depth):
+    assert network(shape, depth=depth)(torch.ones(1, *shape, dtype=torch.float64)).shape == (1, 10)
+
+
+def test_poolings_are_spread_over_the_depth_and_end_where_the_pixels_do():
+    assert network(depth=3).pools == [True, True]
+    assert network(depth=7).pools == [True, False, True, False, True, False]
+    assert network(depth=7, poolings=0).pools == [False] * 6
+    assert sum(network(depth=7, poolings=4).pools) == 4
+    with pytest.raises(BadInput, match=r"^model.poolings: 5: .*to 4: "):
+        network(depth=7, poolings=5)
+    with pytest.raises(BadInput, match=r"^model.poolings: 2: .*to 1: "):
+        network(depth=2, poolings=2)
 
 
 @pytest.mark.parametrize(

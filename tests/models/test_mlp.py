@@ -9,7 +9,7 @@ from tolerances import SIGMAS
 
 from featscale.errors import BadInput
 from featscale.models.mlp import MLP
-from featscale.parameterization import MEAN_FIELD, STANDARD, Centred, Layers, parameter_groups
+from featscale.parameterization import MEAN_FIELD, STANDARD, Centred, Layers, tensor_rates
 
 # theory.md section 8: three hidden ReLU layers.
 LAMBDAS = [0.657, 0.280, 0.0948, 0.0520, 0.0271]
@@ -77,13 +77,12 @@ def mode_speeds(N, seed, modes, n=128, **kwargs):
     theta = 2 * math.pi * torch.arange(n, dtype=torch.float64) / n
     x = torch.stack([theta.cos(), theta.sin()], 1)
     f = Centred(MLP((2,), 1, N, 3, Layers(MEAN_FIELD, seed, torch.float64), **{"input_power": 0.5} | kwargs), gamma=0.5)
-    groups = parameter_groups(f, MEAN_FIELD, eta0=1.0, gamma=0.5, N=N)
+    tensors, rates = zip(*tensor_rates(f, MEAN_FIELD, "sgd", eta0=1.0, N=N), strict=True)
     outputs = f(x)[:, 0]
 
     def rate(v):
-        tensors = [parameter for group in groups for parameter in group["params"]]
-        gradients = iter(torch.autograd.grad(outputs @ v / n, tensors, retain_graph=True))
-        return sum(group["lr"] * float(next(gradients).square().sum()) for group in groups for _ in group["params"])
+        gradients = torch.autograd.grad(outputs @ v / n, tensors, retain_graph=True)
+        return sum(rate.eta * float(G.square().sum()) for rate, G in zip(rates, gradients, strict=True))
 
     return [rate((k * theta).cos()) + rate((k * theta).sin()) for k in modes]
 

@@ -1,5 +1,7 @@
 """Coordinate checks: how far function and features move with width N and richness γ, measured in training."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,13 @@ from tolerances import IDENTITY
 
 from featscale.models.cnn import CNN
 from featscale.models.mlp import MLP
-from featscale.parameterization import MEAN_FIELD, NTK, STANDARD, Centred, Layers, parameter_groups
+from featscale.models.residual import ResidualCNN, ResidualMLP
+from featscale.parameterization import MEAN_FIELD, NTK, STANDARD, Centred, Layers, tensor_rates
+from featscale.training.optimizer import SGD, Adam, Momentum
 
-WIDTHS = (64, 128, 256, 512)
+WIDTHS = (64, 128, 256, 512, 1024)
 SLOPE = 0.1  # what a fitted slope may be off by
+TIMES = (1, 10)
 
 
 def circle():
@@ -32,107 +37,154 @@ def mlp(N, row, seed, bias=False):
     return MLP((2,), 1, N, depth=3, layers=Layers(row, seed, torch.float64), input_power=0.5, bias=bias)
 
 
+def residual_mlp(N, row, seed, bias=False, depth=3):
+    return ResidualMLP((2,), 1, N, depth, layers=Layers(row, seed, torch.float64), input_power=0.5, bias=bias)
+
+
 def cnn(N, row, seed, bias=False):
     return CNN((1, 4, 4), 1, N, depth=2, layers=Layers(row, seed, torch.float32), bias=bias)
 
 
-TASKS = {mlp: circle(), cnn: patterns()}
+def residual_cnn(N, row, seed, bias=False):
+    return ResidualCNN((1, 4, 4), 1, N, depth=2, layers=Layers(row, seed, torch.float32), bias=bias)
 
 
-def train(make, N, row, gamma=1.0, eta0=0.2, steps=5, seed=0, bias=False):
-    """The centred network after `steps` full-batch steps, its initial features, and the inputs."""
-    x, y = TASKS[make]
-    f = Centred(make(N, row, seed, bias), gamma)
-    start = f.g.features(x).detach()
-    sgd = torch.optim.SGD(parameter_groups(f, row, eta0, gamma, N))
-    for _ in range(steps):
-        sgd.zero_grad()
-        (0.5 * (f(x) - y).square().mean()).backward()
-        sgd.step()
-    return f, start, x
+TASKS = {mlp: circle(), residual_mlp: circle(), cnn: patterns(), residual_cnn: patterns()}
+SGD_, ADAM = SGD(0.2), Adam(0.03)
+NETWORKS = [mlp, residual_mlp, cnn, residual_cnn]
 
 
-@torch.no_grad()
-def movement(*args, seeds, **kwargs):
-    """Root mean square change of function and of features over inputs and neurons, averaged over seeds.
+def train(f, task, row, optimizer, N, steps):
+    """Full-batch steps of the centred network; yields after each."""
+    x, y = task
+    tensors, rates = zip(*tensor_rates(f, row, optimizer.name, optimizer.eta0, N), strict=True)
+    kept = [[torch.zeros_like(tensor) for _ in optimizer.state] for tensor in tensors]
+    for step in range(steps):
+        gradients = torch.autograd.grad(0.5 * (f(x) - y).square().mean(), tensors)
+        with torch.no_grad():
+            for theta, G, rate, state in zip(tensors, gradients, rates, kept, strict=True):
+                optimizer.update(theta, G, rate.eta, rate.unit, state, step)
+        yield step + 1
+
+
+def movement(make, N, row=MEAN_FIELD, gamma=1.0, optimizer=SGD_, seeds=4, bias=False, times=TIMES):
+    """Root mean square change of function and of features over inputs and neurons at `times`, averaged over seeds, (times, 2).
 
     The average of roots, not the root of the average: the kernel of a network fluctuates by O(1/√N), and squares would add its variance.
     """
-    changes = []
+    x, _ = TASKS[make]
+    changes = np.zeros((len(times), 2))
     for seed in range(seeds):
-        with torch.enable_grad():
-            f, start, x = train(*args, seed=seed, **kwargs)
-        changes.append([f(x).square().mean().sqrt(), (f.g.features(x) - start).square().mean().sqrt()])
-    return np.mean(changes, axis=0)
+        f = Centred(make(N, row, seed, bias), gamma)
+        start = f.g.features(x)
+        for step in train(f, TASKS[make], row, optimizer, N, max(times)):
+            if step in times:
+                with torch.no_grad():
+                    moved = f.trained().features(x) - start
+                    changes[times.index(step)] += [f(x).square().mean().sqrt(), moved.square().mean().sqrt()]
+    return changes / seeds
 
 
 def slopes(along, movements):
-    return np.polyfit(np.log(along), np.log(movements), 1)[0]
+    """Slopes in log-log, shape of one movement."""
+    movements = np.asarray(movements)
+    flat = np.polyfit(np.log(along), np.log(movements.reshape(len(along), -1)), 1)[0]
+    return flat.reshape(movements.shape[1:])
 
 
-def width_slopes(make, row, steps, eta0=0.2):
-    # The narrow networks fluctuate more and cost less.
-    return slopes(WIDTHS, [movement(make, N, row, steps=steps, eta0=eta0, seeds=4 * 512 // N + 4) for N in WIDTHS])
+@functools.cache
+def width_slopes(make, row_name, optimizer, widths=WIDTHS):
+    """(times, 2): rows after 1 and 10 steps; columns function and features. Narrow networks fluctuate more and cost less."""
+    row = {"mean_field": MEAN_FIELD, "ntk": NTK, "standard": STANDARD}[row_name]
+    return slopes(widths, [movement(make, N, row, optimizer=optimizer, seeds=512 // N + 2) for N in widths])
 
 
-@pytest.mark.parametrize("make", [mlp, pytest.param(cnn, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("steps", [1, 5])
-def test_mean_field_moves_function_and_features_alike_at_every_width(make, steps):
-    function, features = width_slopes(make, MEAN_FIELD, steps)
-    assert abs(function) < SLOPE
-    assert abs(features) < SLOPE
+CHECKED = [
+    pytest.param(make, optimizer, widths, marks=[pytest.mark.slow] if widths == WIDTHS else [])
+    for widths in (WIDTHS[:3], WIDTHS)
+    for make in NETWORKS
+    for optimizer in (SGD_, ADAM)
+    if widths == WIDTHS or make is mlp
+]
 
 
-@pytest.mark.parametrize("make", [mlp, pytest.param(cnn, marks=pytest.mark.slow)])
-def test_ntk_moves_the_function_alike_and_features_as_one_over_root_N(make):
-    function, features = width_slopes(make, NTK, steps=5)
-    assert abs(function) < SLOPE
-    assert abs(features + 0.5) < SLOPE
+@pytest.mark.parametrize(
+    ("make", "optimizer", "widths"), CHECKED, ids=lambda each: getattr(each, "name", getattr(each, "__name__", None))
+)
+def test_mean_field_moves_function_and_features_alike_at_every_width(make, optimizer, widths):
+    assert np.all(np.abs(width_slopes(make, "mean_field", optimizer, widths)) < SLOPE)
 
 
-@pytest.mark.parametrize("make", [mlp, pytest.param(cnn, marks=pytest.mark.slow)])
-def test_standard_speeds_up_with_width(make):
-    """The negative twin: the row without width factors fails the same check."""
-    function, _ = width_slopes(make, STANDARD, steps=1, eta0=0.2 / 512)
-    assert abs(function - 1) < SLOPE
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", [SGD_, ADAM], ids=lambda each: each.name)
+def test_ntk_moves_the_function_alike_and_features_as_one_over_root_N(optimizer):
+    function, features = width_slopes(mlp, "ntk", optimizer, WIDTHS[1:]).T
+    assert np.all(np.abs(function) < SLOPE)
+    assert np.all(np.abs(features + 0.5) < SLOPE)
 
 
-@pytest.mark.parametrize("make", [mlp, cnn])
-def test_features_move_in_proportion_to_gamma_and_the_function_does_not(make):
+@pytest.mark.parametrize("make", [mlp, *(pytest.param(each, marks=pytest.mark.slow) for each in NETWORKS[1:])])
+@pytest.mark.parametrize("optimizer", [SGD(0.2 / 512), Adam(0.03 / 512)], ids=lambda each: each.name)
+def test_standard_speeds_up_with_width(make, optimizer):
+    """The negative twin: the row without width factors fails the same check, by a power of about one and at least a half."""
+    after_one, _ = width_slopes(make, "standard", optimizer, WIDTHS[:3])
+    assert after_one[0] > 1 - 2 * SLOPE
+    assert np.any(np.abs(after_one) > 3 * SLOPE)
+
+
+@pytest.mark.parametrize("make", [mlp, cnn, pytest.param(residual_mlp, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("optimizer", [SGD_, ADAM], ids=lambda each: each.name)
+def test_features_move_in_proportion_to_gamma_and_the_function_does_not(make, optimizer):
     gammas = (0.01, 0.03, 0.1)
-    function, features = slopes(gammas, [movement(make, 128, MEAN_FIELD, gamma=gamma, seeds=2) for gamma in gammas])
+    moves = [movement(make, 128, gamma=gamma, optimizer=optimizer, seeds=2, times=(10,)) for gamma in gammas]
+    ((function, features),) = slopes(gammas, moves)
     assert abs(function) < SLOPE
     assert abs(features - 1) < SLOPE
 
 
+@pytest.mark.parametrize("optimizer", [SGD_, ADAM], ids=lambda each: each.name)
+def test_depth_of_a_residual_network_is_no_size_either(optimizer):
+    """With 1/√L branches the function's first speed and its features' change settle as L grows; a plain row would let Adam grow as √L."""
+    depths = (4, 8, 16, 32)
+    moves = []
+    for depth in depths:
+        changes = np.zeros(2)
+        for seed in range(4):
+            f = Centred(residual_mlp(64, MEAN_FIELD, seed, depth=depth), 1.0)
+            start = f.g.features(TASKS[mlp][0])
+            list(train(f, TASKS[mlp], MEAN_FIELD, optimizer, 64, 1))
+            moved = f.trained().features(TASKS[mlp][0]) - start
+            changes += [f(TASKS[mlp][0]).detach().square().mean().sqrt(), moved.detach().square().mean().sqrt()]
+        moves.append(changes)
+    assert np.all(np.abs(slopes(depths, moves)) < 2 * SLOPE)
+
+
 @pytest.mark.parametrize("bias", [False, True])
-def test_initial_speed_does_not_depend_on_gamma(bias):
-    speeds = []
-    for gamma in (0.01, 1.0):
-        f, _, x = train(mlp, 64, MEAN_FIELD, gamma=gamma, eta0=1e-5, steps=1, bias=bias)
-        speeds.append(f(x).detach())
-    assert torch.allclose(speeds[0], speeds[1], rtol=1e-3, atol=1e-3 * float(speeds[0].abs().max()))
+@pytest.mark.parametrize("optimizer", [SGD(1e-5), Momentum(1e-5)], ids=lambda each: each.name)
+def test_initial_speed_does_not_depend_on_gamma(bias, optimizer):
+    slow, fast = (
+        movement(mlp, 64, gamma=gamma, optimizer=optimizer, seeds=1, bias=bias, times=(1,))[0, 0]
+        for gamma in (0.01, 1.0)
+    )
+    assert slow == pytest.approx(fast, rel=1e-3)
 
 
-def test_the_initial_speed_depends_on_gamma_without_its_rate():
-    """The negative twin: a rate that ignores γ."""
-    x, y = TASKS[mlp]
-    speeds = []
-    for gamma in (0.1, 1.0):
-        f = Centred(mlp(64, MEAN_FIELD, 0), gamma)
-        sgd = torch.optim.SGD(parameter_groups(f, MEAN_FIELD, 1e-5, 1.0, 64))
-        (0.5 * (f(x) - y).square().mean()).backward()
-        sgd.step()
-        speeds.append(float(f(x).detach().norm()))
+def test_the_initial_speed_depends_on_gamma_when_theta_itself_is_trained_at_one_rate():
+    """The negative twin: a rate in θ that ignores γ is η₀/γ² in ϑ."""
+    speeds = [movement(mlp, 64, gamma=g, optimizer=SGD(1e-5 / g**2), seeds=1, times=(1,))[0, 0] for g in (0.1, 1.0)]
     assert speeds[0] / speeds[1] == pytest.approx(100, rel=0.01)
 
 
 def test_biases_keep_the_speed_alike_at_every_width():
-    moves = [movement(mlp, N, MEAN_FIELD, steps=1, seeds=2 * 256 // N + 2, bias=True) for N in WIDTHS[:3]]
-    assert np.all(np.abs(slopes(WIDTHS[:3], moves)) < SLOPE)
+    for optimizer in (SGD_, ADAM):
+        moves = [movement(mlp, N, optimizer=optimizer, seeds=512 // N + 2, bias=True, times=(1,)) for N in WIDTHS[:3]]
+        assert np.all(np.abs(slopes(WIDTHS[:3], moves)) < SLOPE)
 
 
-def test_ntk_is_mean_field_at_richness_one_over_root_N():
-    f, _, x = train(mlp, 64, NTK, gamma=0.5)
-    same, _, _ = train(mlp, 64, MEAN_FIELD, gamma=0.5 / 8)
+@pytest.mark.parametrize("optimizer", [SGD_, Momentum(0.2), Adam(0.03, eps=1e-2)], ids=lambda each: each.name)
+def test_ntk_is_mean_field_at_richness_one_over_root_N(optimizer):
+    x, _ = TASKS[mlp]
+    f, same = Centred(mlp(64, NTK, 0), 0.5), Centred(mlp(64, MEAN_FIELD, 0), 0.5 / 8)
+    for network, row in ((f, NTK), (same, MEAN_FIELD)):
+        list(train(network, TASKS[mlp], row, optimizer, 64, 5))
     assert torch.allclose(f(x), same(x), rtol=0, atol=100 * IDENTITY)

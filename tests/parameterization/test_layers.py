@@ -1,4 +1,4 @@
-"""Layers: their scale, their seeds, their tags and the groups made from the tags."""
+"""Layers: their scale, their seeds, their tags and the rates made from the tags."""
 
 import copy
 
@@ -9,7 +9,7 @@ from tolerances import SIGMAS
 from torch import nn
 
 from featscale.errors import BadInput
-from featscale.parameterization import MEAN_FIELD, NTK, STANDARD, Layers, parameter_groups
+from featscale.parameterization import MEAN_FIELD, NTK, STANDARD, Layers, Tag, tensor_rates
 
 ROWS = [MEAN_FIELD, NTK, STANDARD]
 
@@ -66,20 +66,21 @@ def test_a_seed_means_the_same_weights_in_every_dtype_and_another_seed_does_not(
     assert not np.isin(first.detach().numpy(), second.detach().numpy()).any()
 
 
-def test_groups_give_each_role_its_rate():
+def test_each_tensor_gets_the_rate_of_its_tag():
     layers = Layers(NTK, 0)
-    model = nn.Sequential(layers.linear(2, 8, "input", bias=True), layers.linear(8, 8, "hidden", bias=True))
+    model = nn.Sequential(layers.linear(2, 8, "input", bias=True), layers.linear(8, 8, "branch", bias=True, branches=4))
     model.append(layers.linear(8, 1, "readout"))
-    groups = {group["role"]: group for group in parameter_groups(model, MEAN_FIELD, eta0=0.5, gamma=0.1, N=8)}
-    assert {role: len(group["params"]) for role, group in groups.items()} == {
-        "input": 1,
-        "hidden": 1,
-        "readout": 1,
-        "bias": 2,
-    }
-    assert all(group["lr"] == pytest.approx(0.5 * 0.01 * 8) for group in groups.values())
-    optimizer = torch.optim.SGD(list(groups.values()))
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    pairs = tensor_rates(model, MEAN_FIELD, "adam", eta0=0.5, N=8)
+    assert [parameter for parameter, _ in pairs] == list(model.parameters())
+    assert [parameter.tag for parameter, _ in pairs] == [
+        Tag("input", 2),
+        Tag("bias", 2),
+        Tag("branch", 8, 4),
+        Tag("bias", 8, 4),
+        Tag("readout", 8),
+    ]
+    assert [rate.eta for _, rate in pairs] == pytest.approx([0.5 / 2**0.5, 0.5, 0.25 / 8**0.5, 0.25, 0.5])
+    assert {rate.eta for _, rate in tensor_rates(model, MEAN_FIELD, "sgd", 0.5, 8)} == {4.0}
 
 
 def test_biases_start_at_zero_and_move():
@@ -92,21 +93,11 @@ def test_biases_start_at_zero_and_move():
 def test_a_parameter_without_a_tag_is_named():
     model = nn.Sequential(Layers(MEAN_FIELD, 0).linear(2, 8, "input"), nn.Linear(8, 1))
     with pytest.raises(BadInput, match=r"^model: 1.weight: "):
-        parameter_groups(model, MEAN_FIELD, 1.0, 1.0, 8)
+        tensor_rates(model, MEAN_FIELD, "sgd", 1.0, 8)
     model[1].requires_grad_(False)
-    assert len(parameter_groups(model, MEAN_FIELD, 1.0, 1.0, 8)) == 1
+    assert len(tensor_rates(model, MEAN_FIELD, "sgd", 1.0, 8)) == 1
     with pytest.raises(BadInput, match="deep copy"):
-        parameter_groups(copy.deepcopy(model), MEAN_FIELD, 1.0, 1.0, 8)
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [({"eta0": 0.0}, "optimizer.eta0"), ({"eta0": float("nan")}, "optimizer.eta0"), ({"N": 0}, "model.N")],
-)
-def test_bad_rates_are_refused(change, field):
-    model = Layers(MEAN_FIELD, 0).linear(2, 8, "input")
-    with pytest.raises(BadInput, match=f"^{field}: "):
-        parameter_groups(model, MEAN_FIELD, **({"eta0": 1.0, "gamma": 1.0, "N": 8} | change))
+        tensor_rates(copy.deepcopy(model), MEAN_FIELD, "sgd", 1.0, 8)
 
 
 def test_a_seed_is_a_count():

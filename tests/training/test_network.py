@@ -13,7 +13,7 @@ from featscale.errors import BadInput
 from featscale.models.mlp import MLP
 from featscale.training.loss import CrossEntropy
 from featscale.training.network import Network
-from featscale.training.optimizer import SGD
+from featscale.training.optimizer import SGD, Adam, Momentum
 from featscale.training.scaling import Scaling
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -40,14 +40,45 @@ def test_lightning_makes_the_steps_of_a_raw_loop():
     data = Circle(q=1.0, k_max=20, B=32)
     module = fit(network(data, chunk=7), data)
     raw = network(data)
-    optimizer = raw.configure_optimizers()
     for step in range(40):
         x, y = data.batch(0, step)
-        optimizer.zero_grad()
-        (0.5 * (raw.f(x) - y).square().mean()).backward()
-        optimizer.step()
-    for trained, expected in zip(module.f.g.parameters(), raw.f.g.parameters(), strict=True):
+        G = torch.autograd.grad(0.5 * (raw.f(x) - y).square().mean(), list(raw.f.displacement.values()))
+        with torch.no_grad():
+            for theta, gradient in zip(raw.f.displacement.values(), G, strict=True):
+                theta -= 0.5 * 16 * gradient
+    for trained, expected in zip(module.f.displacement.values(), raw.f.displacement.values(), strict=True):
         assert torch.equal(trained, expected)
+        assert trained.any()
+
+
+@pytest.mark.parametrize("optimizer", [Momentum(0.5), Adam(0.05)])
+def test_a_checkpoint_holds_the_optimiser(optimizer):
+    """Ten steps, saved and loaded into another module, ten more: the same numbers as twenty."""
+    data = Circle(q=1.0, k_max=20, B=32)
+    whole, first, second = (network(data, optimizer=optimizer) for _ in range(3))
+    data.setup()
+    whole.advance(0, 20)
+    first.advance(0, 10)
+    second.load_state_dict(first.state_dict())
+    second.advance(10, 20)
+    for a, b in zip(whole.tensors, second.tensors, strict=True):
+        assert torch.equal(a, b)
+    forgetful = network(data, optimizer=optimizer)
+    forgetful.f.load_state_dict(first.f.state_dict())
+    forgetful.advance(10, 20)
+    assert not all(torch.equal(a, b) for a, b in zip(whole.tensors, forgetful.tensors, strict=True))
+
+
+def test_the_gradient_hook_stands_between_gradients_and_update():
+    data = Circle(q=1.0, k_max=20, B=32)
+    plain, doubled = network(data), network(data)
+    data.setup()
+    doubled.gradients_ready = lambda gradients: [G.mul_(2) for G in gradients]
+    plain.advance(0, 1)
+    doubled.advance(0, 1)
+    for a, b in zip(plain.tensors, doubled.tensors, strict=True):
+        assert torch.allclose(2 * a, b, rtol=1e-14, atol=0)
+        assert a.any()
 
 
 def test_rows_are_log_spaced_and_start_at_the_target_power():
@@ -87,12 +118,17 @@ def test_a_network_learns_gaussian_features_too():
     [
         (lambda: network(Circle(q=1.0, B=8), seeds=(0, 1)), "seeds"),
         (lambda: network(PowerLawFeatures(1.5, 0.5, 10)), "data.B"),
-        (lambda: network(Circle(q=1.0, B=8), gamma=0.0), "parameterization.gamma"),
+        (lambda: network(Circle(q=1.0, B=8), gamma=1e-3, dtype=torch.float32), "parameterization.gamma"),
         (lambda: network(Circle(q=1.0, B=8), N=0), "model.N"),
         (lambda: network(Circle(q=1.0, B=8), T=0), "steps"),
         (lambda: network(Circle(q=1.0, B=8), chunk=0), "trainer.chunk"),
         (lambda: SGD(-1.0), "optimizer.eta0"),
         (lambda: network(Circle(q=1.0, B=8), loss=CrossEntropy()), "loss"),
+        (lambda: Momentum(0.5, mu=1.0), "optimizer.mu"),
+        (lambda: Adam(float("nan")), "optimizer.eta0"),
+        (lambda: Adam(0.1, adam_betas=(0.9, 1.0)), "optimizer.adam_betas"),
+        (lambda: Adam(0.1, adam_betas=(0.9,)), "optimizer.adam_betas"),
+        (lambda: Adam(0.1, eps=0.0), "optimizer.eps"),
         (lambda: Scaling("mup", 1.0), "parameterization.name"),
         (lambda: Scaling("mean_field", float("nan")), "parameterization.gamma"),
     ],
