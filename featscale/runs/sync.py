@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from featscale.runs.record import Record
 BATCH = 200
 # Marks the folder of an offline file that was made from the record.
 REBUILT = "rebuilt"
+REFUSED = re.compile(r"ERROR \[[^\]]*/([^/\]]+)\]")
 Push = Callable[[Sequence[Path]], str]
 
 
@@ -127,8 +129,10 @@ def rebuild(directory: RunDirectory, record: Record, config: dict[str, Any]) -> 
 
 
 def wandb_sync(files: Sequence[Path]) -> str:
-    """Hand .wandb files to `wandb sync`; returns the last line that it said. Whether they arrived, their markers tell.
+    """Hand .wandb files to `wandb sync`; returns its first complaint, or else its last line. Whether they arrived, their markers tell.
 
+    `wandb sync` (0.31) also marks files whose rows the server refused, and exits 0; it says so in a line ERROR [project/id], and the marker
+    is taken away again.
     Raises: BadInput if W&B is not installed.
     """
     environment = {key: value for key, value in os.environ.items() if key not in ("WANDB_MODE", "WANDB_SILENT")}
@@ -136,8 +140,14 @@ def wandb_sync(files: Sequence[Path]) -> str:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if "No module named wandb" in done.stderr:
         raise BadInput("wandb", "not installed", "pip install wandb")
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"exit code {done.returncode}"
+    lines = [" ".join(line.split()) for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    errors = [line for line in lines if "ERROR" in line]
+    for run in (found[1] for line in errors if (found := REFUSED.search(line))):
+        for file in files:
+            if file.name == f"run-{run}.wandb":
+                marker(file).unlink(missing_ok=True)
+                file.with_name(f"{file.name}.syncstate").unlink(missing_ok=True)
+    return [*errors, *lines[-1:], f"exit code {done.returncode}"][0]
 
 
 def _config(path: Path) -> dict[str, Any]:

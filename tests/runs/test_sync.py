@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 from test_mirror import FakeWandb
+from wandb_server import Server as RealServer
 
 from featscale.errors import BadInput
 from featscale.runs import sync as module
@@ -197,3 +198,29 @@ def test_without_a_key_nothing_is_marked_and_the_reason_is_told(
     assert result.reason
     assert json.dumps(result.reason).isprintable()
     assert module.offline_file(path)
+
+
+@pytest.mark.slow
+def test_the_real_wandb_sync_loses_and_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real mirrors, the real `wandb sync`, and a server that refuses one run's rows the first time."""
+    monkeypatch.delitem(sys.modules, "wandb")
+    server = RealServer()
+    try:
+        for name, value in {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40, "HOME": str(tmp_path)}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("WANDB_SILENT", "true")
+        monkeypatch.delenv("WANDB_MODE", raising=False)
+        paths = [add(tmp_path / "runs", 1), add(tmp_path / "runs", 2), add(tmp_path / "runs", 3, problem="log: cut")]
+        server.broken = {paths[1].name}
+        first = sync(paths)
+        assert (first.pushed, first.left, first.rebuilt) == ([paths[0], paths[2]], [paths[1]], [paths[2]])
+        server.broken = set()
+        assert sync(paths).pushed == [paths[1]]
+        assert server.groups == {path.name: ("width", "train") for path in paths}
+        assert [server.losses(path.name) for path in paths] == [CURVE["loss"].to_list()] * 3
+        before = server.requests
+        assert sync(paths).already == paths
+        assert server.requests == before
+    finally:
+        server.shutdown()
+        server.server_close()
