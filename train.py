@@ -6,38 +6,37 @@
     python train.py -m experiment=demo_gamma                 a prepared sweep (conf/experiment)
     python train.py --cfg job                                what would run
 
-A run is the folder runs/<name>/<hash>, named by what it computes: asked for again it is skipped when finished and resumed when not.
+A run is the folder runs/<name>/<hash>, named by what it computes: asked for again it is skipped when finished and resumed when not. A sweep
+is the manifest runs/<name>/manifest.jsonl: -m fills it and trains it, `featscale worker runs/<name>` helps, from any machine (docs/sweeps.md).
 """
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from featscale.cli import compose
+from featscale.cli import compose, sweep
 from featscale.runs.directory import RunDirectory, should_run
 from featscale.runs.identity import config_hash, run_path
+from featscale.training.orders import PARTS
+from featscale.training.preemption import Preempted
 
 CONF = Path(__file__).resolve().parent / "conf"
-PARTS = ("model", "data", "parameterization", "optimizer", "loss")
 outcomes: list[str] = []
 
 
 def train(cfg: DictConfig) -> str:
     """Run what `cfg` asks for unless that is done; returns how the run ended."""
-    compose.check(cfg)
-    science = compose.science(cfg)
+    config = compose.check(cfg)
+    science = compose.science(config)
     directory = RunDirectory(run_path(cfg.paths.runs, cfg.name, config_hash(science)))
     if not should_run(directory, cfg.retry_failed).trains:
         return directory.status()
     # Lightning takes seconds to import: only where there is something to train.
     from featscale.training.run import Request, execute
 
-    sys.path.insert(0, str(CONF.parent))
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    parts = {group: hydra.utils.instantiate(cfg[group]) for group in PARTS}
+    parts = {group: compose.part(config[group]) for group in PARTS}
     return execute(directory, Request(config, science, sys.argv[1:]), **parts)
 
 
@@ -49,10 +48,16 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> int:
-    """Run the jobs; returns 0, 1 when a run failed, 2 for bad input."""
+    """Run the jobs; returns 0, 1 when a run failed, 2 for bad input, 128 + the signal when asked to stop."""
     compose.register()
-    outcomes.append(compose.in_one_line(job) or "done")
-    return 2 if "bad input" in outcomes else int("failed" in outcomes)
+    try:
+        if (overrides := sweep.asked(sys.argv[1:])) is not None:
+            return sweep.run(CONF, overrides)
+        outcomes.append(compose.in_one_line(job) or "done")
+    except Preempted as stop:
+        print(f"stopped by {stop}; the same command goes on from there", file=sys.stderr)
+        return stop.exit_code
+    return 2 if "bad input" in outcomes else int(bool({"failed", "no space"} & set(outcomes)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from featscale.cli.figure import figure
 from featscale.cli.output import run
 from featscale.cli.simulate import simulate
 from featscale.cli.train import train
+from featscale.cli.worker import worker
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,6 +28,7 @@ app.command()(simulate)
 assert fit_law.app is fit.app
 app.add_typer(fit.app, name="fit")
 app.add_typer(runs.app, name="runs")
+app.command()(worker)
 app.command()(figure)
 app.command(context_settings={"ignore_unknown_options": True})(train)
 app.command()(demo)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from featscale.errors import BadInput, require
-from featscale.runs.directory import RunBusy
+from featscale.runs.claims import RunBusy
 from featscale.runs.identity import flattened
 
 VERSION_BASE = "1.3"
@@ -34,6 +35,9 @@ SCIENCE = (
 )
 # Entries of the data group that say where files are and change nothing of what is in them.
 PLACES = ("folder", "cache", "download")
+# Errors of a disk that time or a hand can cure.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+AGAIN = "the same command goes on when there is space"
 
 
 @dataclass
@@ -81,32 +85,35 @@ def compose(conf: Path, overrides: Sequence[str]) -> DictConfig:
     return cfg
 
 
-def check(cfg: DictConfig) -> None:
-    """Refuse keys that no part of the program reads, missing values, and references that do not resolve."""
+def check(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain containers.
+
+    Raises: BadInput for keys that no part of the program reads, missing values, and references that do not resolve.
+    """
     try:
         values = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise bad_config(error) or error from error
     assert isinstance(values, dict)
+    plain = {str(key): value for key, value in values.items()}
     known = {entry.name for entry in fields(RunSchema)}
-    for key in values:
-        require(key in known, str(key), "not a key of the configuration", KEYS)
+    for key in plain:
+        require(key in known, key, "not a key of the configuration", KEYS)
     for key in sorted(known):
-        require(values.get(key) not in (None, "???"), key, "missing", "a value")
-    require(cfg.precision in ("float32", "float64"), "precision", cfg.precision, "float32 or float64")
-    require(cfg.seeds >= 1, "seeds", cfg.seeds, "an integer >= 1")
-    require(cfg.seed >= 0, "seed", cfg.seed, "an integer >= 0")
-    require(cfg.steps >= 1, "steps", cfg.steps, "an integer >= 1")
-    require(cfg.rows_per_decade >= 1, "rows_per_decade", cfg.rows_per_decade, "an integer >= 1")
+        require(plain.get(key) not in (None, "???"), key, "missing", "a value")
+    require(plain["precision"] in ("float32", "float64"), "precision", plain["precision"], "float32 or float64")
+    for key, least in (("seeds", 1), ("seed", 0), ("steps", 1), ("rows_per_decade", 1)):
+        require(plain[key] >= least, key, plain[key], f"an integer >= {least}")
+    return plain
 
 
-def science(cfg: DictConfig) -> dict[str, Any]:
-    """The part of the configuration that names the run, as plain containers without paths.
+def science(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that names the run, as plain containers without paths.
 
     Raises: BadInput that names an entry that is NaN, which equals nothing and so names nothing.
     """
-    whole = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(whole, dict)
+    whole = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    assert isinstance(whole, Mapping)
     kept = {key: whole[key] for key in SCIENCE}
     kept["data"] = {key: value for key, value in kept["data"].items() if key not in PLACES}
     for key, value in flattened(kept).items():
@@ -114,10 +121,26 @@ def science(cfg: DictConfig) -> dict[str, Any]:
     return kept
 
 
+def part(config: Mapping[str, Any]) -> Any:
+    """What a group of the resolved configuration describes: the object of its `_target_`. Raises: BadInput in one line."""
+    from hydra.utils import instantiate
+
+    from featscale.cli.train import door
+
+    # The data modules lie beside the door, and lose nothing by being found twice.
+    if (beside := str(door().parent)) not in sys.path:
+        sys.path.insert(0, beside)
+    try:
+        return instantiate(config)
+    except Exception as error:
+        raise bad_config(error) or error from error
+
+
 def in_one_line(function: Callable[..., Any], *arguments: Any) -> Any:
     """What `function` returns; bad input, a run in other hands and files that cannot be written become one line on stderr.
 
-    Returns: the function's result, or "bad input", or "running" where another process trains the run.
+    Returns: the function's result, or "bad input", "running" where another process trains the run, or "no space" where a disk is full or
+    broken.
     """
     try:
         return function(*arguments)
@@ -129,6 +152,9 @@ def in_one_line(function: Callable[..., Any], *arguments: Any) -> Any:
             return "running"
         if line is None and isinstance(error, OSError):
             reason = error.strerror or " ".join(str(error).split())
+            if error.errno in FULL:
+                sys.stderr.write(f"error: {error.filename or 'disk'}: {reason}; nothing saved is lost: {AGAIN}\n")
+                return "no space"
             line = BadInput("paths.runs", error.filename or "folder", f"a folder that can be written ({reason})")
         if line is None:
             raise

@@ -21,7 +21,8 @@ from featscale.cli.compose import compose, science
 from featscale.cli.figure import RunsFolder, show
 from featscale.cli.output import Json
 from featscale.cli.train import door
-from featscale.runs.directory import RECORD, pulse
+from featscale.runs.claims import pulse
+from featscale.runs.directory import RECORD
 from featscale.runs.identity import config_hash, run_path
 
 EXPERIMENTS = ("demo_gamma", "demo_regimes", "demo_bottleneck")

@@ -97,7 +97,7 @@ def collect(
     columns = dict(_pair(text) for text in column or [])
     table = _table(folder)
 
-    from featscale.runs.directory import write_atomically
+    from featscale.runs.files import write_atomically
     from featscale.runs.table import FINISHED, curves
 
     left_out = dict(table["status"].value_counts().sort("status").iter_rows())

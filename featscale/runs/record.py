@@ -119,7 +119,7 @@ class Record:
         entries["stopped"] = [vars(stop) for stop in self.stopped]
         return (
             json.dumps(
-                _encoded(entries | {key: item for key, item in self.extra.items() if key not in entries}),
+                encoded(entries | {key: item for key, item in self.extra.items() if key not in entries}),
                 indent=1,
                 allow_nan=False,
             )
@@ -147,7 +147,7 @@ class Record:
         for name in REQUIRED:
             require(name in entries, name, "missing", "an entry of every record")
         known = {name: entries.pop(name) for name in KINDS if name in entries}
-        known["metrics"] = _decoded(known.get("metrics", {}))
+        known["metrics"] = decoded(known.get("metrics", {}))
         for name in ("seeds", "overrides"):
             known[name] = _tuple(name, known.get(name, []))
         known["stopped"] = tuple(_stop(entry) for entry in _tuple("stopped", known.get("stopped", [])))
@@ -189,23 +189,26 @@ def _check_kinds(entry: object, kinds: Mapping[str, type | tuple[type, ...]], pr
             raise BadInput(f"{prefix}{name}", f"{type(value).__name__} {value!r}", f"of kind {spelt}")
 
 
-def _encoded(value: Any) -> Any:
+def encoded(value: Any) -> Any:
+    """`value` as JSON types: infinities and NaN as texts, arrays and tuples as lists."""
     if isinstance(value, (np.generic, np.ndarray)):
-        return _encoded(value.tolist())
+        return encoded(value.tolist())
     if isinstance(value, Mapping):
-        return {str(key): _encoded(item) for key, item in value.items()}
+        return {str(key): encoded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_encoded(item) for item in value]
+        return [encoded(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
     return value
 
 
-def _decoded(entry: Any) -> Any:
-    """An object of numbers, with the texts of infinities and NaN as numbers again."""
-    if not isinstance(entry, dict):
-        return entry
-    return {key: NONFINITE.get(value, value) if isinstance(value, str) else value for key, value in entry.items()}
+def decoded(value: Any) -> Any:
+    """What :func:`encoded` made texts as numbers again, at any depth."""
+    if isinstance(value, dict):
+        return {key: decoded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [decoded(item) for item in value]
+    return NONFINITE.get(value, value) if isinstance(value, str) else value
 
 
 def _tuple(name: str, value: Any) -> tuple[Any, ...]:
@@ -216,4 +219,4 @@ def _tuple(name: str, value: Any) -> tuple[Any, ...]:
 def _stop(entry: Any) -> Stop:
     complete = isinstance(entry, dict) and {"seed", "step", "t"} <= set(entry)
     require(complete, "stopped", entry, "objects with seed, step and t")
-    return Stop(**_decoded({name: value for name, value in entry.items() if name in STOP_KINDS}))
+    return Stop(**decoded({name: value for name, value in entry.items() if name in STOP_KINDS}))

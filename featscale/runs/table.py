@@ -15,14 +15,13 @@ import numpy as np
 import polars as pl
 
 from featscale.errors import BadInput, require
+from featscale.runs.claims import LOCK, pulse
 from featscale.runs.directory import (
     CONFIG,
     CURVE_COLUMNS,
-    LOCK,
     RECORD,
     SCIENCE,
     RunDirectory,
-    pulse,
     read_science,
     unfinished,
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,7 @@ from lightning import LightningModule
 
 from featscale.errors import require
 from featscale.numerics.grids import log_steps
+from featscale.training.march import Joined, March, OneByOne
 
 # A loss this many times its first value is called diverged, before it overflows.
 BLOW_UP = 1e6
@@ -35,11 +37,18 @@ class CurveModule(LightningModule):
 
     Lightning's own step counter counts optimiser calls of one kind only and its loop costs a call a step, so `step` here is the number of
     updates made and `training_step` makes a range of them. A subclass makes steps in `advance` and measures in `observe`; both must depend on
-    (seed, step) and the state alone, and all state must be in `state_dict` or the optimisers.
+    (seed, step) and the state alone, and all state must be in `state_dict` or the optimisers. Where a range of steps is cut into calls of
+    `advance` must change no bit of it: that is what makes a run resumable from any step.
+
+    Several modules of one :meth:`shape` that stand at one step may be advanced side by side, when their class says in which entries of the
+    science configuration they may differ (`stackable`), how many are faster so (:meth:`together`), and how (:meth:`join`).
 
     Arguments: T >= 1, steps of the run. eta > 0, flow time of one step. seeds, the seeds trained side by side. chunk, steps per call.
     rows_per_decade, rows of the curve in a decade of steps.
     """
+
+    # The dotted entries of the science configuration in which modules advanced together may differ ("seed", "model.gamma"); none: never.
+    stackable: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, T: int, eta: float, seeds: tuple[int, ...], chunk: int = 100, rows_per_decade: int = 24) -> None:
         super().__init__()
@@ -52,6 +61,7 @@ class CurveModule(LightningModule):
         self.step = 0
         self.rows: list[Row] = []
         self.diverged: dict[int, Divergence] = {}
+        self.march = March([self], chunk)
 
     @abstractmethod
     def advance(self, start: int, stop: int) -> None:
@@ -65,21 +75,37 @@ class CurveModule(LightningModule):
     def flops_per_step(self) -> float:
         """Floating-point operations of one step of all seeds, multiply and add counted as two; what is left out is said."""
 
+    def shape(self) -> tuple[Any, ...]:
+        """What must be equal in modules that are advanced together, hashable; a subclass adds what its :meth:`join` needs.
+
+        Asked after `on_fit_start`, when the module is on its device.
+        """
+        return (type(self), self.T, self.log_steps.tobytes(), str(self.device))
+
+    def together(self) -> int:
+        """How many modules of this shape are faster together than one after the other, as measured; 1: better alone."""
+        return 1
+
+    @classmethod
+    def join(cls, members: Sequence[Self]) -> Joined:
+        """The `members`, of one shape and at one step, as one that advances them together.
+
+        Whatever it does inside, after its `advance(start, stop)` every member's `observe`, `state_dict` and optimisers hold, bit for bit, what
+        its own `advance(start, stop)` would have left there; it need not touch `step` and `rows`. It is made anew when a member drops out, and
+        takes the members' present state then. This default, one after the other, is its definition.
+        """
+        return OneByOne(members)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to do: the last step is made or every seed diverged."""
+        return self.step >= self.T or len(self.diverged) == len(self.seeds)
+
     def training_step(self, batch: tuple[int, int], batch_idx: int) -> None:
-        """Make the steps of the range, stopping to measure where a row is due."""
+        """Make the steps of the range, stopping to measure where a row is due, and where `march.pause` asks for a stop."""
         del batch_idx
-        start, stop = (int(edge) for edge in batch)
-        if start == 0 and not self.rows:
-            self.record()
-        for edge in self.log_steps[(self.log_steps > start) & (self.log_steps <= stop)]:
-            self.advance(self.step, int(edge))
-            self.step = int(edge)
-            self.record()
-            if len(self.diverged) == len(self.seeds):
-                self.trainer.should_stop = True
-                return
-        self.advance(self.step, stop)
-        self.step = stop
+        if not self.march.to(int(batch[1])):
+            self.trainer.should_stop = True
 
     def record(self) -> None:
         """Append a row for each seed that is still on the track."""
@@ -96,6 +122,8 @@ class CurveModule(LightningModule):
 
     def curve(self) -> pl.DataFrame:
         """The rows so far, columns step, t, seed, loss and what else is measured; sorted by seed, then step."""
+        if not self.rows:
+            return pl.DataFrame(schema={"step": pl.Int64, "t": pl.Float64, "seed": pl.Int64, "loss": pl.Float64})
         return pl.DataFrame(self.rows, infer_schema_length=None).sort("seed", "step")
 
     def configure_optimizers(self) -> Any:

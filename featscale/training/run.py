@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,18 @@ from lightning import Callback, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from featscale.errors import require
-from featscale.runs.directory import Claim, RunDirectory, claim, should_run
+from featscale.runs.claims import Claim, claim
+from featscale.runs.directory import Decision, RunDirectory, should_run
+from featscale.runs.identity import config_hash
 from featscale.runs.mirror import Mirror
 from featscale.runs.provenance import provenance, utc_now
 from featscale.runs.record import Outcome, Record, Stop
-from featscale.training.callbacks import Checkpoint, Heartbeat, ProgressLine
+from featscale.training import checkpoint
+from featscale.training.callbacks import ProgressLine
+from featscale.training.checkpoint import CannotSave
 from featscale.training.module import CurveModule
+from featscale.training.preemption import Preemption
+from featscale.training.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +45,11 @@ class Request:
     config: Mapping[str, Any]
     science: Mapping[str, Any]
     overrides: Sequence[str] = ()
+
+    @cached_property
+    def hash(self) -> str:
+        """The name of the run's folder."""
+        return config_hash(self.science)
 
     def __post_init__(self) -> None:
         trainer, seconds = self.config["trainer"], self.config["trainer"]["checkpoint_seconds"]
@@ -76,89 +88,178 @@ class Request:
         )
 
 
+@dataclass
+class Job:
+    """A claimed run on its way to its record.
+
+    directory, request, held: whose it is. module, and data as it is placed. spent, seconds of earlier attempts. share, how many runs the time
+    since `clock` was for. notes, for the record's extra entries. A checkpoint that is there is taken up at once.
+    """
+
+    directory: RunDirectory
+    request: Request
+    held: Claim
+    module: CurveModule
+    data: Any
+    spent: float = 0.0
+    share: int = 1
+    notes: dict[str, Any] = field(default_factory=dict)
+    started: str = field(default_factory=utc_now)
+    clock: float = field(default_factory=time.monotonic)
+    saved: Mapping[str, Any] | None = None
+    # Kept here because a module keeps only a weak reference to its trainer.
+    loop: Any = None
+
+    def __post_init__(self) -> None:
+        self.saved = checkpoint.load(self.directory.checkpoint)
+        if self.saved is not None:
+            checkpoint.restore(self.module, self.saved)
+            self.spent = float(self.saved.get("wall_seconds", 0.0))
+
+    @property
+    def hash(self) -> str:
+        """The name of the run's folder."""
+        return self.directory.path.name
+
+    @property
+    def wall_seconds(self) -> float:
+        """Spent on the run so far, earlier attempts included; the time of runs trained together is shared out."""
+        return self.spent + (time.monotonic() - self.clock) / self.share
+
+    def beat(self) -> None:
+        """Show others that the run is alive and how far it is."""
+        self.held.beat(self.module.step, self.module.T, self.module.eta * self.module.step)
+
+    def restore_optimizers(self) -> None:
+        """Take the optimisers' part of the checkpoint, once there are optimisers."""
+        if self.saved is not None:
+            checkpoint.restore_optimizers(self.module, self.saved)
+            self.saved = None
+
+    def save(self) -> None:
+        """Write a checkpoint and, for those who watch, the curve so far. Raises: CannotSave."""
+        checkpoint.save(self.module, self.directory.checkpoint, self.wall_seconds)
+        try:
+            self.directory.write_curve(self.module.curve())
+        except OSError as error:
+            raise CannotSave(error, self.directory.path) from error
+        self.held.progressed()
+
+    def finish(self, status: Outcome, cause: str | None = None, mirror: Mirror | None = None) -> Outcome:
+        """Write the curve, mirror it, and last write the record. Raises: OSError, and the run goes on from its checkpoint."""
+        curve = self.module.curve()
+        self.directory.write_curve(curve)
+        with mirror or make_mirror(self.directory, self.request) as mirror:
+            mirror.log(curve)
+            record = _record(self, status, cause, mirror)
+            mirror.summary({"status": record.status, **record.metrics})
+        self.directory.write_record(record)
+        return record.status
+
+
 def execute(
-    directory: RunDirectory, request: Request, model: Callable[..., CurveModule], data: Any, **parts: Any
+    directory: RunDirectory,
+    request: Request,
+    model: Callable[..., CurveModule],
+    data: Any,
+    preemption: Preemption | None = None,
+    **parts: Any,
 ) -> Outcome:
-    """Train a run to its end, from its checkpoint if it has one, and record it; returns how it ended.
+    """Train a run to its end with Lightning's Trainer, from its checkpoint if it has one, and record it; returns how it ended.
 
     Arguments: directory, of the run, made only when every part is known to be good. model, a function of data and the other parts
-    (parameterization, optimizer, loss) that returns the module. data, a datamodule with `place`.
-    Raises: BadInput before anything is written; RunBusy if another process trains this run.
+    (parameterization, optimizer, loss) that returns the module. data, a datamodule with `place`. preemption, whose signals stop the run; by default
+    its own.
+    Raises: BadInput before anything is written; RunBusy if another process trains this run; Preempted, after saving, if asked to stop;
+    CannotSave if a checkpoint cannot be written.
     """
     if request.config["trainer"]["threads"] is not None:
         torch.set_num_threads(request.config["trainer"]["threads"])
     data.place(request.device, DTYPES[request.config["precision"]])
     data.prepare_data()
     module = request.module(model, data=data, **parts)
-    mirror = _mirror(directory, request)
-    with claim(directory) as held:
-        decision = should_run(directory, request.config["retry_failed"], claimed=True)
-        if not decision.trains:
+    mirror = make_mirror(directory, request)
+    with claim(directory) as held, preemption or Preemption() as signals:
+        if not begin(directory, request).trains:
             return directory.read_record().status
-        if decision == "retry":
-            directory.restart()
+        job = Job(directory, request, held, module, data)
+        return job.finish(*_fit(job, signals), mirror=mirror)
+
+
+def begin(directory: RunDirectory, request: Request) -> Decision:
+    """Make a claimed directory ready to be trained, if it is to be; returns what is to be done.
+
+    Raises: BadInput for a damaged record or curve, unless retry_failed.
+    """
+    decision = should_run(directory, request.config["retry_failed"], claimed=True)
+    if decision is Decision.RETRY:
+        directory.restart()
+    if decision.trains:
         directory.write_config(request.config, request.science)
-        with mirror:
-            ending = _fit(directory, request, module, data, held)
-            curve = module.curve()
-            directory.write_curve(curve)
-            mirror.log(curve)
-            record = _record(directory, request, module, ending, mirror)
-            mirror.summary({"status": record.status, **record.metrics})
-        directory.write_record(record)
-    return record.status
+    return decision
 
 
-@dataclass
-class _Ending:
-    """How and when the training of a run ended."""
-
-    status: Outcome = "done"
-    cause: str | None = None
-    started: str = field(default_factory=utc_now)
-    clock: float = field(default_factory=time.monotonic)
-
-
-def _fit(directory: RunDirectory, request: Request, module: CurveModule, data: Any, held: Claim) -> _Ending:
-    """Train; an exception of the training is a failed run, an interruption is none."""
-    ending = _Ending()
-    trainer = _trainer(directory, request, module, held)
-    resume = _readable(directory.checkpoint)
+def _fit(job: Job, preemption: Preemption) -> tuple[Outcome, str | None]:
+    """Train; an exception of the training is a failed run, an interruption or a full disk is none."""
+    module = job.module
+    watch = Watch([job], job.request.config["trainer"]["checkpoint_seconds"], preemption)
+    module.march.pause = watch
+    trainer = _trainer(job, preemption)
     try:
         with warnings.catch_warnings():
             # Lightning advises on data loading, which here is only ranges of steps.
             warnings.filterwarnings("ignore", module="lightning")
-            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
+            trainer.fit(module, datamodule=job.data)
+    except CannotSave:
+        raise
     except Exception as error:
-        log.exception("run %s failed", directory.path)
-        ending.status = "failed"
-        ending.cause = f"{type(error).__name__} at step {module.step}: {' '.join(str(error).split())[:500]}"
-        return ending
+        log.exception("run %s failed", job.directory.path)
+        return failure(module, error)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if module.diverged:
-        first = min(module.diverged.values(), key=lambda stop: stop.step)
-        growth = "" if first.K is None else f", K = {first.K:.4g}"
-        ending.status = "diverged"
-        ending.cause = (
-            f"{len(module.diverged)} of {len(module.seeds)} seeds diverged, the first (seed {first.seed}) "
-            f"by step {first.step}, t = {first.t:.4g}{growth}"
-        )
-    return ending
+    watch.leave()
+    return ending(module)
 
 
-def _trainer(directory: RunDirectory, request: Request, module: CurveModule, held: Claim) -> Trainer:
+def failure(module: CurveModule, error: Exception) -> tuple[Outcome, str]:
+    """Status and cause of a run whose training raised `error`."""
+    return "failed", f"{type(error).__name__} at step {module.step}: {' '.join(str(error).split())[:500]}"
+
+
+def ending(module: CurveModule) -> tuple[Outcome, str | None]:
+    """Status and cause of a run whose training ended by itself."""
+    if not module.diverged:
+        return "done", None
+    first = min(module.diverged.values(), key=lambda stop: stop.step)
+    growth = "" if first.K is None else f", K = {first.K:.4g}"
+    return "diverged", (
+        f"{len(module.diverged)} of {len(module.seeds)} seeds diverged, the first (seed {first.seed}) "
+        f"by step {first.step}, t = {first.t:.4g}{growth}"
+    )
+
+
+class _Attach(Callback):
+    """What a fit needs once Lightning has set it up: our signals, and the optimisers' state."""
+
+    def __init__(self, job: Job, preemption: Preemption) -> None:
+        self.job, self.preemption = job, preemption
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        """Take the signals from Lightning, whose own handlers would end the process with success."""
+        del trainer, module
+        self.preemption.install()
+        self.job.restore_optimizers()
+
+
+def _trainer(job: Job, preemption: Preemption) -> Trainer:
     """A lean trainer: no logger, no progress bar and no checkpoints of Lightning's own."""
-    options = request.config["trainer"]
+    directory, options = job.directory, job.request.config["trainer"]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    callbacks: list[Callback] = [
-        Checkpoint(directory.checkpoint, options["checkpoint_seconds"], lambda one: directory.write_curve(one.curve())),
-        Heartbeat(lambda one: held.beat(one.step, one.T, one.eta * one.step)),
-    ]
+    callbacks: list[Callback] = [_Attach(job, preemption)]
     if options["progress"] is True or (options["progress"] == "auto" and sys.stderr.isatty()):
         callbacks.append(ProgressLine(f"{directory.path.parent.name}/{directory.path.name}"))
     return Trainer(
-        accelerator="gpu" if request.device == "cuda" else "cpu",
+        accelerator="gpu" if job.request.device == "cuda" else "cpu",
         devices=1,
         max_epochs=1,
         logger=False,
@@ -172,19 +273,8 @@ def _trainer(directory: RunDirectory, request: Request, module: CurveModule, hel
     )
 
 
-def _readable(checkpoint: Path) -> Path | None:
-    """The checkpoint if there is one that loads; one that does not is named and left behind."""
-    if not checkpoint.exists():
-        return None
-    try:
-        torch.load(checkpoint, weights_only=True, map_location="cpu")
-    except Exception as error:
-        log.warning("checkpoint %s cannot be read (%s); starting from step 0", checkpoint, type(error).__name__)
-        return None
-    return checkpoint
-
-
-def _mirror(directory: RunDirectory, request: Request) -> Mirror:
+def make_mirror(directory: RunDirectory, request: Request) -> Mirror:
+    """The W&B mirror of a run. Raises: BadInput for an unknown mode."""
     logger = request.config["logger"]
     return Mirror(
         mode=logger["mode"],
@@ -197,29 +287,31 @@ def _mirror(directory: RunDirectory, request: Request) -> Mirror:
     )
 
 
-def _record(directory: RunDirectory, request: Request, module: CurveModule, ending: _Ending, mirror: Mirror) -> Record:
+def _record(job: Job, status: Outcome, cause: str | None, mirror: Mirror) -> Record:
+    module, request = job.module, job.request
     last = [row for row in module.rows if row["step"] == module.log_steps[module.log_steps <= module.step].max()]
     numbers = [name for name in (last[0] if last else {}) if name not in ("seed", "step", "t")]
     metrics = {name: sum(float(row[name]) for row in last) / len(last) for name in numbers}
     return Record(
-        status=ending.status,
-        cause=ending.cause,
+        status=status,
+        cause=cause,
         name=request.config["name"],
-        hash=directory.path.name,
+        hash=job.hash,
         science=request.science,
         seeds=module.seeds,
         step=module.step,
         steps=module.T,
-        wall_seconds=time.monotonic() - ending.clock,
-        started=ending.started,
+        wall_seconds=job.wall_seconds,
+        started=job.started,
         ended=utc_now(),
         stopped=tuple(Stop(d.seed, d.step, d.t, d.loss, d.K) for d in module.diverged.values()),
         metrics=metrics,
-        flops=module.flops_per_step() * module.step,
+        flops=module.flops_per_step() * module.step if module.step else 0.0,
         overrides=tuple(request.overrides),
         device=torch.cuda.get_device_name()
         if request.device == "cuda"
         else f"cpu, {platform.machine()}, {os.cpu_count()} cores",
         mirror_problem=mirror.problem,
+        extra=job.notes,
         **provenance(Path(__file__).parent),
     )

@@ -11,7 +11,8 @@ import pytest
 
 from featscale.cli.output import run
 from featscale.cli.runs import app
-from featscale.runs.directory import RunDirectory, claim
+from featscale.runs.claims import claim
+from featscale.runs.directory import RunDirectory
 from featscale.runs.identity import config_hash, run_path
 from featscale.runs.record import Outcome, Record
 

@@ -24,8 +24,10 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 
 from featscale.errors import BadInput
-from featscale.runs import directory as module
-from featscale.runs.directory import Decision, RunBusy, RunDirectory, claim, pulse, should_run, write_atomically
+from featscale.runs import claims as module
+from featscale.runs.claims import RunBusy, claim, pulse
+from featscale.runs.directory import Decision, RunDirectory, should_run
+from featscale.runs.files import write_atomically
 from featscale.runs.identity import config_hash, run_path
 from featscale.runs.record import Outcome, Record
 
@@ -394,7 +396,8 @@ def test_a_heartbeat_without_a_speed_has_no_time_left(text: str, run: RunDirecto
 VICTIM = """
     import os, signal, sys
     from pathlib import Path
-    from featscale.runs.directory import RunDirectory, claim
+    from featscale.runs.claims import claim
+    from featscale.runs.directory import RunDirectory
     from test_directory import CONFIG, ROWS, SCIENCE, record_of
 
     run = RunDirectory(Path(sys.argv[1]))

@@ -14,7 +14,8 @@ import pytest
 
 from featscale.errors import BadInput
 from featscale.runs import table as module
-from featscale.runs.directory import RunDirectory, claim
+from featscale.runs.claims import claim
+from featscale.runs.directory import RunDirectory
 from featscale.runs.identity import config_hash, run_path
 from featscale.runs.record import Outcome, Record
 from featscale.runs.table import COLUMNS, collect, curves, runs_table, varying_columns

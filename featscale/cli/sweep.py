@@ -1,0 +1,74 @@
+"""`train.py -m …`: fill the manifest of the sweep, then train what is left of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from featscale.cli import compose, expand
+from featscale.cli.crew import Crew, cores
+from featscale.cli.worker import work
+from featscale.errors import BadInput
+from featscale.runs.manifest import Manifest, Planned, plan
+from featscale.training.orders import Policy
+
+MULTIRUN = ("-m", "--multirun")
+
+
+def asked(arguments: Sequence[str]) -> list[str] | None:
+    """The overrides of a sweep in the arguments of train.py; None for a single run, or where Hydra's own flags or launchers are asked for."""
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    ours = bool(flags) and set(flags) <= set(MULTIRUN)
+    foreign = any(override.startswith(("hydra/launcher", "hydra/sweeper")) for override in overrides)
+    return overrides if ours and not foreign else None
+
+
+def run(conf: Path, overrides: Sequence[str]) -> int:
+    """Fill the manifests that `overrides` ask for and train what is left of those runs.
+
+    Returns: 0, 1 when a run failed, 2 for bad input, which is told run by run and lets the rest go on, 128 + the signal when asked to stop.
+    """
+    found: dict[str, int] = {}
+    trouble = compose.in_one_line(_run, conf, overrides, found)
+    worst = {"bad input": 2, "no space": 1, "running": 1}.get(trouble or "", 0)
+    stopped = [code for code in found.values() if code > 2]
+    return stopped[0] if stopped else max([worst, *found.values()])
+
+
+def fill(conf: Path, overrides: Sequence[str]) -> tuple[list[Manifest], list[Planned], int]:
+    """Write the manifests of a sweep.
+
+    Returns: the manifests, the runs that were asked for, and how many of those are bad input, each told in a line on stderr.
+    Raises: BadInput where the overrides as a whole are; OSError where a folder cannot be written.
+    """
+    planned: list[Planned] = []
+    refused = 0
+    by_root: dict[str, list[Planned]] = {}
+    for run in expand.runs(conf, overrides):
+        if isinstance(run, BadInput):
+            sys.stderr.write(f"error: {run}\n")
+            refused += 1
+        else:
+            planned.append(run)
+            by_root.setdefault(str(run.config["paths"]["runs"]), []).append(run)
+    sweeps = [manifest for root, runs in by_root.items() for manifest in plan(root, runs)]
+    return sweeps, planned, refused
+
+
+def _run(conf: Path, overrides: Sequence[str], found: dict[str, int]) -> None:
+    sweeps, planned, refused = fill(conf, overrides)
+    found["refused"] = 2 if refused else 0
+    if not planned:
+        return
+    trainer = planned[0].config["trainer"]
+    number, progress = trainer["workers"], trainer["progress"]
+    threads = trainer["threads"] or max(1, cores() // number)
+    live = progress is True or (progress == "auto" and sys.stderr.isatty())
+    only = frozenset(run.hash for run in planned)
+    policy = Policy(retry_failed=bool(planned[0].config["retry_failed"]), share=number, only=only)
+    result, found["work"] = work(sweeps, Crew(number, threads), policy, live)
+    # Whoever typed them has been told; a worker that comes later need not be.
+    for sweep in sweeps:
+        sweep.remove({run.hash for run in planned if f"{sweep.folder.name}/{run.hash}" in result["refused"]})
