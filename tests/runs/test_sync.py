@@ -15,7 +15,8 @@ from wandb_server import Server as RealServer
 
 from featscale.errors import BadInput
 from featscale.runs import sync as module
-from featscale.runs.directory import RunDirectory, claim
+from featscale.runs.claims import claim
+from featscale.runs.directory import RunDirectory
 from featscale.runs.identity import config_hash, run_path
 from featscale.runs.mirror import Mirror
 from featscale.runs.record import Record
