@@ -11,7 +11,22 @@ from torch import Tensor, nn
 
 from featscale.errors import require
 
+def _erf_backward(d: Tensor, h: Tensor, out: Tensor) -> Tensor:
+    return torch.mul(h, h, out=out).neg_().exp_().mul_(2 / math.sqrt(math.pi)).mul_(d)
+
+
 SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "erf": torch.erf, "gelu": F.gelu}
+# The same into a given tensor, and d σ'(h) from d, h and z = σ(h).
+OUT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "tanh": lambda h, out: torch.tanh(h, out=out),
+    "erf": lambda h, out: torch.erf(h, out=out),
+    "gelu": lambda h, out: torch.ops.aten.gelu.out(h, out=out),
+}
+BACKWARD: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "tanh": lambda d, h, z, out: torch.ops.aten.tanh_backward.grad_input(d, z, grad_input=out),
+    "erf": lambda d, h, z, out: _erf_backward(d, h, out),
+    "gelu": lambda d, h, z, out: torch.ops.aten.gelu_backward.grad_input(d, h, grad_input=out),
+}
 
 
 class Activation(nn.Module):
@@ -52,6 +67,28 @@ class Activation(nn.Module):
         # The derivative of h^q at 0 is infinite for q < 1: keep it out of the gradient of what is off.
         on = h > 0
         return torch.where(on, torch.where(on, h, 1.0) ** self.relu_power, 0.0)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether :meth:`sigma` may overwrite h, because :meth:`backward` does without it."""
+        return self.name == "relu" and self.relu_power == 1
+
+    def sigma(self, h: Tensor, out: Tensor) -> Tensor:
+        """σ(h), without the gain, into `out`, which may be `h` where `in_place`."""
+        if self.name != "relu":
+            return OUT[self.name](h, out)
+        torch.clamp_min(h, 0, out=out)
+        return out if self.relu_power == 1 else out.pow_(self.relu_power)
+
+    def backward(self, d: Tensor, h: Tensor, z: Tensor, out: Tensor) -> Tensor:
+        """d σ'(h) into `out`, where z = σ(h); `out` is none of the others. What autograd makes of :meth:`forward`, without the gain."""
+        if self.name != "relu":
+            return BACKWARD[self.name](d, h, z, out)
+        if self.relu_power == 1:
+            return torch.ops.aten.threshold_backward.grad_input(d, z, 0, grad_input=out)
+        torch.clamp_min(h, 0, out=out)
+        off = out == 0
+        return out.pow_(self.relu_power - 1).mul_(self.relu_power).mul_(d).masked_fill_(off, 0)
 
     def extra_repr(self) -> str:
         """Name, power and gain."""
