@@ -12,7 +12,7 @@ from torch import Tensor
 from featscale.models.activations import Activation
 from featscale.training.stack import Displaced, Layer, Stack
 
-B, D, N, OUTPUTS, ETA = 6, 3, 5, 2, 0.3
+B, D, N, OUTPUTS, ETA = 6, 3, 5, 2, 0.03
 ACTIVATIONS = [("relu", 1.0), ("relu", 2.0), ("relu", 0.75), ("tanh", 1.0), ("erf", 1.0), ("gelu", 1.0)]
 
 
