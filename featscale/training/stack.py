@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor
 
 from featscale.models.activations import Activation
+
+# Numbers that torch's vector loops take at a time divide this.
+LANES = 64
 
 Operation = Callable[[], Any]
 
@@ -80,11 +84,12 @@ class Stack:
         self.x = gamma.new_empty(E, B, layers[0].weight.theta.shape[2])
         self.y, self.f = gamma.new_empty(E, B, outputs), gamma.new_empty(E, B, outputs)
         sizes = [layer.weight.theta.shape[1] for layer in layers]
-        self._spare = [gamma.new_empty(E * B * max(sizes)) for _ in range(3)]
+        self._spare = [gamma.new_zeros(_round_up(E * B * max(sizes))) for _ in range(3)]
         self._gradient = gamma.new_empty(E * widest)
-        self.h = [gamma.new_empty(E, B, size) for size in sizes]
         keep_h = any(layer.skip for layer in layers) or not phi.in_place
-        self.z = [torch.empty_like(h) if keep_h else h for h in self.h[:-1]]
+        self.h, self.z = ([_padded(gamma, E, B, size) for size in sizes] for _ in range(2))
+        if not keep_h:
+            self.z = self.h
         self.operations = [*self._refresh(), *self._at_start(), *self._forward(), *self._backward()]
 
     def step(self, x: Tensor, y: Tensor) -> None:
@@ -108,7 +113,7 @@ class Stack:
             if l + 1 < len(self.layers):
                 keep = layer.skip or self.layers[l + 1].skip or not self.phi.in_place
                 z = self._buffer(self._spare[2], self.h[l]) if keep else h
-                yield partial(self.phi.sigma, h, z)
+                yield partial(self.phi.sigma, _whole(h), _whole(z))
         yield partial(self.f.copy_, h)
 
     def _forward(self) -> Iterator[Operation]:
@@ -117,7 +122,7 @@ class Stack:
             z, below = (self.z[l - 1], self.h[l - 1]) if l else (self.x, self.x)
             yield from self._layer(layer, z, below, self.h[l])
             if l + 1 < len(self.layers):
-                yield partial(self.phi.sigma, self.h[l], self.z[l])
+                yield partial(self.phi.sigma, _whole(self.h[l]), _whole(self.z[l]))
         yield partial(torch.sub, self.h[-1], self.f, out=self.f)
         yield partial(self.f.div_, self.gamma)
 
@@ -140,7 +145,7 @@ class Stack:
             if l:
                 d, above, delta = self._buffer(next(spare), self.h[l - 1]), delta, self._buffer(next(spare), self.h[l - 1])
                 yield product(above, layer.weight.moved, d)
-                yield partial(self.phi.backward, d, self.h[l - 1], self.z[l - 1], delta)
+                yield partial(self.phi.backward, *(_whole(array) for array in (d, self.h[l - 1], self.z[l - 1], delta)))
                 if layer.skip:
                     yield partial(delta.add_, above)
 
@@ -157,6 +162,21 @@ class Stack:
     def _buffer(spare: Tensor, like: Tensor) -> Tensor:
         """The head of a spare buffer in the shape of `like`."""
         return spare[: like.numel()].view(like.shape)
+
+
+def _padded(like: Tensor, *shape: int) -> Tensor:
+    """An array of that shape whose memory goes on to a multiple of LANES numbers."""
+    size = math.prod(shape)
+    return like.new_zeros(_round_up(size))[:size].view(shape)
+
+
+def _whole(array: Tensor) -> Tensor:
+    """A padded array with its padding, flat: torch computes the last few numbers of an array by other instructions, to other bits."""
+    return array.as_strided((_round_up(array.numel()),), (1,))
+
+
+def _round_up(size: int) -> int:
+    return -(-size // LANES) * LANES
 
 
 def product(a: Tensor, b: Tensor, out: Tensor) -> Operation:
