@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from featscale.errors import require
 
+
 def _erf_backward(d: Tensor, h: Tensor, out: Tensor) -> Tensor:
     return torch.mul(h, h, out=out).neg_().exp_().mul_(2 / math.sqrt(math.pi)).mul_(d)
 

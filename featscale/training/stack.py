@@ -96,8 +96,10 @@ class Stack:
         """One update of every member from its batch: x, shape (E, B, D), y, shape (E, B, outputs)."""
         self.x.copy_(x)
         self.y.copy_(y)
-        for operation in self.operations:
-            operation()
+        # A network that diverges overflows first; its curve tells.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for operation in self.operations:
+                operation()
 
     def _refresh(self) -> Iterator[Operation]:
         for layer in self.layers:
@@ -143,7 +145,11 @@ class Stack:
             layer = self.layers[l]
             yield from self._move(layer, delta, self.z[l - 1] if l else self.x)
             if l:
-                d, above, delta = self._buffer(next(spare), self.h[l - 1]), delta, self._buffer(next(spare), self.h[l - 1])
+                d, above, delta = (
+                    self._buffer(next(spare), self.h[l - 1]),
+                    delta,
+                    self._buffer(next(spare), self.h[l - 1]),
+                )
                 yield product(above, layer.weight.moved, d)
                 yield partial(self.phi.backward, *(_whole(array) for array in (d, self.h[l - 1], self.z[l - 1], delta)))
                 if layer.skip:
