@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 import pytest
@@ -26,7 +27,7 @@ class Members:
         self.gamma = 0.3 + 0.1 * torch.arange(E, dtype=torch.float64).view(E, 1, 1)
         self.x, self.y = draw(E, B, D), draw(E, B, OUTPUTS)
         sizes = [D, N, N, N, OUTPUTS]
-        shapes = [(fan_out, fan_in) for fan_in, fan_out in zip(sizes, sizes[1:], strict=False)]
+        shapes = [(fan_out, fan_in) for fan_in, fan_out in itertools.pairwise(sizes)]
         self.W0, self.W = ([draw(E, *shape) for shape in shapes] for _ in range(2))
         self.b0, self.b = ([draw(E, 1, shape[0]) for shape in shapes[:-1]] if bias else [] for _ in range(2))
 
@@ -101,7 +102,8 @@ def test_a_member_has_the_same_bits_in_any_company(activation: tuple[str, float]
     whole = run(members, slice(None))
     for part in (slice(0, 1), slice(2, 4), slice(3, 7)):
         for theta, alone in zip(whole, run(members, part), strict=True):
-            assert torch.isfinite(alone).all() and torch.equal(theta[part], alone)
+            assert torch.isfinite(alone).all()
+            assert torch.equal(theta[part], alone)
 
 
 def run(members: Members, part: slice) -> list[Tensor]:

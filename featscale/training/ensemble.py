@@ -1,0 +1,137 @@
+"""Networks of one shape trained side by side, each to the bits it would have alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from featscale.numerics.threads import one_thread
+from featscale.training.optimizer import SGD
+from featscale.training.stack import Displaced, Layer, Operation, Stack
+
+if TYPE_CHECKING:
+    from featscale.training.network import Network
+
+# Buffers of one stack, in bytes: what a core's own cache holds, more or less.
+BLOCK_BYTES = 3 * 2**19
+# Steps whose batches are made at once.
+AHEAD = 16
+# A network whose step takes more operations than these gains nothing from company and shares the cores by itself.
+STACKED_FLOPS = 1e8
+
+
+class Ensemble:
+    """Networks of one shape side by side, in stacks that fit a core's cache, on `threads` threads (None: as many as torch has).
+
+    After `advance` each holds the bits of its own `advance`, whatever the company, the stacks and the threads.
+    """
+
+    def __init__(self, networks: Sequence[Network], threads: int | None = None) -> None:
+        self.threads = min(threads or torch.get_num_threads(), len(networks))
+        # Stacks of no more than fits, as many for every thread.
+        fit = max(1, int(BLOCK_BYTES / bytes_of(networks[0])))
+        count = min(len(networks), -(-len(networks) // (fit * self.threads)) * self.threads)
+        edges = [len(networks) * i // count for i in range(count + 1)]
+        self.blocks = [Block(networks[a:b]) for a, b in pairwise(edges)]
+
+    def advance(self, start: int, stop: int) -> None:
+        """Make the updates start, …, stop − 1 of every network."""
+        with one_thread():
+            if self.threads == 1:
+                for block in self.blocks:
+                    block.advance(start, stop)
+                return
+            with ThreadPoolExecutor(self.threads) as pool:
+                for done in [pool.submit(block.advance, start, stop) for block in self.blocks]:
+                    done.result()
+
+
+def bytes_of(network: Network) -> float:
+    """Memory of one network in a stack."""
+    B, size = int(network.data.B), network.tensors[0].element_size()
+    features = sum(tensor.shape[0] for tensor in network.tensors)
+    return size * (B * (features + 3 * network.N) + 4 * sum(tensor.numel() for tensor in network.tensors))
+
+
+class Block:
+    """Networks of one shape as one :class:`featscale.training.stack.Stack`; what is trained is copied in and, after the steps, back."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self.networks, self.step = networks, 0
+        self.copies: list[tuple[Tensor, list[Tensor]]] = []
+        self.sources: dict[Displaced, int] = {}
+        self.gamma = self._numbers([network.f.gamma for network in networks])
+        f = networks[0].f
+        modules, phi = dict(f.g.named_modules()), f.g.phi
+        layers: list[Layer] = []
+        for name, skip in f.g.chain():
+            scale = modules[name].multiplier * (phi.gain if layers else 1.0)
+            weight = self._displaced(f"{name}.weight", scale)
+            biased = modules[name].bias is not None
+            bias = self._displaced(f"{name}.bias", modules[name].bias_multiplier) if biased else None
+            layers.append(Layer(weight, bias, skip))
+        self.stack = Stack(layers, phi, self.gamma, int(networks[0].data.B), self._slope, self._move)
+
+    def advance(self, start: int, stop: int) -> None:
+        """Make the updates start, …, stop − 1."""
+        for begin in range(start, stop, AHEAD):
+            x, y = self._batches(begin, min(begin + AHEAD, stop))
+            for self.step in range(begin, min(begin + AHEAD, stop)):
+                self.stack.step(x[self.step - begin], y[self.step - begin])
+        with torch.no_grad():
+            for stacked, parts in self.copies:
+                torch._foreach_copy_(parts, list(stacked.view(len(parts), *parts[0].shape)))
+
+    def _batches(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Inputs (steps, E, B, D) and targets (steps, E, B, outputs); networks that share their data are asked for together."""
+        x, y = [], []
+        for _, group in groupby(self.networks, key=lambda network: id(network.data)):
+            members = list(group)
+            inputs, targets = members[0].data.batches([network.seeds[0] for network in members], start, stop)
+            x.append(inputs.flatten(3))
+            y.append(targets)
+        return (x[0], y[0]) if len(x) == 1 else (torch.cat(x, 1), torch.cat(y, 1))
+
+    def _displaced(self, name: str, scale: float) -> Displaced:
+        """A tensor of all members, by its name in g."""
+        i = list(self.networks[0].f.displacement).index(name.replace(".", "/"))
+        theta = self._stacked([network.tensors[i] for network in self.networks])
+        theta0 = torch.stack([network.f.g.get_parameter(name).detach() for network in self.networks])
+        tensor = Displaced(theta0.view_as(theta), theta, scale, self.gamma)
+        self.sources[tensor] = i
+        return tensor
+
+    def _move(self, tensor: Displaced, gradient: Tensor) -> Operation:
+        i, optimizer = self.sources[tensor], self.networks[0].optimizer
+        eta = self._numbers([network.rates[i].eta for network in self.networks])
+        if isinstance(optimizer, SGD):
+            # Linear in the gradient: the rate takes the scale, and all is one pass.
+            return partial(tensor.theta.addcmul_, gradient, -tensor.scale * eta)
+        unit = self.networks[0].rates[i].unit
+        states = zip(*(network.kept_for(i) for network in self.networks), strict=True)
+        kept = tuple(self._stacked(list(parts)) for parts in states)
+
+        def move() -> None:
+            optimizer.update(tensor.theta, gradient.mul_(tensor.scale), eta, unit, kept, self.step)
+
+        return move
+
+    def _slope(self, f: Tensor, y: Tensor, out: Tensor) -> None:
+        out.copy_(self.networks[0].loss.slope(f, y))
+
+    def _stacked(self, parts: list[Tensor]) -> Tensor:
+        """The members' tensors as one of shape (E, rows, columns), remembered to be given back."""
+        stacked = torch.stack([part.detach() for part in parts])
+        stacked = stacked.unsqueeze(1) if stacked.dim() == 2 else stacked
+        self.copies.append((stacked, parts))
+        return stacked
+
+    def _numbers(self, values: list[float]) -> Tensor:
+        """One number a member, to be broadcast."""
+        return self.networks[0].tensors[0].detach().new_tensor(values).view(-1, 1, 1)
