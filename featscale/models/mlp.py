@@ -47,6 +47,10 @@ class MLP(nn.Module):
         self.flops = 2 * (D * N + (depth - 1) * N**2 + N * outputs)
         """Floating-point operations of one input's forward pass, multiply and add counted as two, without φ."""
 
+    def chain(self) -> list[tuple[str, bool]]:
+        """Its layers one after another: name, and whether the preactivations before are added. All but the first take φ of those."""
+        return [*((f"hidden.{l}", False) for l in range(self.depth)), ("readout", False)]
+
     def features(self, x: Tensor) -> Tensor:
         """φ(h_depth), shape (B, N), of inputs (B, *input_shape)."""
         h = x.flatten(1)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from featscale.models.activations import Activation
 from featscale.numerics.threads import one_thread
+from featscale.parameterization.layers import ScaledLinear
 from featscale.training.optimizer import SGD
 from featscale.training.stack import Displaced, Layer, Operation, Stack
 
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 3 * 2**19
 # Steps whose batches are made at once.
 AHEAD = 16
-# A network whose step takes more operations than these gains nothing from company and shares the cores by itself.
-STACKED_FLOPS = 1e8
 
 
 class Ensemble:
@@ -59,34 +59,45 @@ def bytes_of(network: Network) -> float:
     return size * (B * (features + 3 * network.N) + 4 * sum(tensor.numel() for tensor in network.tensors))
 
 
+class Chain(Protocol):
+    """A network of dense layers one after another."""
+
+    phi: Activation
+
+    def chain(self) -> list[tuple[str, bool]]:
+        """Name of each layer, and whether the preactivations before are added. All but the first take φ of those."""
+
+    def get_submodule(self, name: str) -> nn.Module:
+        """A layer by its name."""
+
+
 class Block:
-    """Networks of one shape as one :class:`featscale.training.stack.Stack`; what is trained is copied in and, after the steps, back."""
+    """Networks of one shape as one :class:`featscale.training.stack.Stack`; what is trained is copied in before steps and back after."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
         self.networks, self.step = networks, 0
-        self.copies: list[tuple[Tensor, list[Tensor]]] = []
+        self.copies: list[tuple[list[Tensor], list[Tensor]]] = []
         self.sources: dict[Displaced, int] = {}
         self.gamma = self._numbers([network.f.gamma for network in networks])
-        f = networks[0].f
-        modules, phi = dict(f.g.named_modules()), f.g.phi
+        g = cast(Chain, networks[0].f.g)
         layers: list[Layer] = []
-        for name, skip in f.g.chain():
-            scale = modules[name].multiplier * (phi.gain if layers else 1.0)
-            weight = self._displaced(f"{name}.weight", scale)
-            biased = modules[name].bias is not None
-            bias = self._displaced(f"{name}.bias", modules[name].bias_multiplier) if biased else None
+        for name, skip in g.chain():
+            dense = cast(ScaledLinear, g.get_submodule(name))
+            weight = self._displaced(f"{name}.weight", dense.multiplier * (g.phi.gain if layers else 1.0))
+            bias = None if dense.bias is None else self._displaced(f"{name}.bias", dense.bias_multiplier)
             layers.append(Layer(weight, bias, skip))
-        self.stack = Stack(layers, phi, self.gamma, int(networks[0].data.B), self._slope, self._move)
+        self.stack = Stack(layers, g.phi, self.gamma, int(networks[0].data.B), self._slope, self._move)
 
     def advance(self, start: int, stop: int) -> None:
         """Make the updates start, …, stop − 1."""
+        for stacked, parts in self.copies:
+            torch._foreach_copy_(stacked, parts)
         for begin in range(start, stop, AHEAD):
             x, y = self._batches(begin, min(begin + AHEAD, stop))
             for self.step in range(begin, min(begin + AHEAD, stop)):
                 self.stack.step(x[self.step - begin], y[self.step - begin])
-        with torch.no_grad():
-            for stacked, parts in self.copies:
-                torch._foreach_copy_(parts, list(stacked.view(len(parts), *parts[0].shape)))
+        for stacked, parts in self.copies:
+            torch._foreach_copy_(parts, stacked)
 
     def _batches(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Inputs (steps, E, B, D) and targets (steps, E, B, outputs); networks that share their data are asked for together."""
@@ -126,11 +137,10 @@ class Block:
         out.copy_(self.networks[0].loss.slope(f, y))
 
     def _stacked(self, parts: list[Tensor]) -> Tensor:
-        """The members' tensors as one of shape (E, rows, columns), remembered to be given back."""
+        """The members' tensors as one of shape (E, rows, columns), remembered to be copied in and back."""
         stacked = torch.stack([part.detach() for part in parts])
-        stacked = stacked.unsqueeze(1) if stacked.dim() == 2 else stacked
-        self.copies.append((stacked, parts))
-        return stacked
+        self.copies.append((list(stacked), [part.detach() for part in parts]))
+        return stacked.unsqueeze(1) if stacked.dim() == 2 else stacked
 
     def _numbers(self, values: list[float]) -> Tensor:
         """One number a member, to be broadcast."""

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from featscale.errors import require
 from featscale.parameterization import Centred, Layers, tensor_rates
+from featscale.training.ensemble import Ensemble
 from featscale.training.loss import MSE, Loss
 from featscale.training.module import CurveModule, Row
 from featscale.training.optimizer import Optimizer
 from featscale.training.scaling import Scaling
 
 TEST_CHUNK = 1000
+# A network whose step takes more operations gains nothing from company and shares the cores by itself.
+STACKED_FLOPS = 1e8
 
 
 class Source(Protocol):
@@ -31,6 +34,9 @@ class Source(Protocol):
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of one step."""
+
+    def batches(self, seeds: Sequence[int], start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Those of steps start, …, stop − 1 for several seeds, with leading axes (steps, seeds)."""
 
     def test_set(self) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs, targets, and weights that sum to 1."""
@@ -83,30 +89,50 @@ class Network(CurveModule):
         for tensor, names in zip(self.tensors, self.kept, strict=True):
             for name in names:
                 self.register_buffer(name, torch.zeros_like(tensor, requires_grad=False))
+        # Called between gradients and update, in the order of `tensors`: where processes average them, in place.
+        self.gradients_ready: Callable[[Sequence[Tensor]], Any] | None = None
+        self.alone: Ensemble | None = None
 
     def on_fit_start(self) -> None:
         """Take the test set."""
         self.test = self.data.test_set()
 
+    @property
+    def stacks(self) -> bool:
+        """Whether its steps are made by an :class:`featscale.training.ensemble.Ensemble`, alone or in company: a chain of dense layers on a CPU,
+        small enough to gain from it."""
+        chain = hasattr(self.f.g, "chain") and self.f.gamma > 0 and float("inf") != self.data.B
+        here = self.device.type == "cpu" and self.gradients_ready is None
+        return chain and here and self.flops_per_step() <= STACKED_FLOPS
+
     def advance(self, start: int, stop: int) -> None:
         """Make the updates start, …, stop − 1."""
+        if not self.stacks:
+            self.advance_by_autograd(start, stop)
+            return
+        self.alone = self.alone or Ensemble([self])
+        self.alone.advance(start, stop)
+
+    def advance_by_autograd(self, start: int, stop: int) -> None:
+        """The same updates as they are defined, equal to rounding."""
         seed = self.seeds[0]
         for step in range(start, stop):
             x, y = self.data.batch(seed, step)
             loss = self.loss.value(self.f(x), y)
             gradients = torch.autograd.grad(loss, self.tensors)
-            self.gradients_ready(gradients)
+            if self.gradients_ready is not None:
+                self.gradients_ready(gradients)
             self.update(gradients, step)
 
-    def gradients_ready(self, gradients: Sequence[Tensor]) -> None:
-        """Called between gradients and update, in the order of `tensors`: where processes average them, in place."""
+    def kept_for(self, i: int) -> tuple[Tensor, ...]:
+        """What the optimiser keeps for tensor i."""
+        return tuple(self.get_buffer(name) for name in self.kept[i])
 
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor], step: int) -> None:
         """Move every tensor at its own rate."""
-        for theta, G, rate, names in zip(self.tensors, gradients, self.rates, self.kept, strict=True):
-            kept = tuple(self._buffers[name] for name in names)
-            self.optimizer.update(theta, G, rate.eta, rate.unit, kept, step)
+        for i, (theta, G, rate) in enumerate(zip(self.tensors, gradients, self.rates, strict=True)):
+            self.optimizer.update(theta, G, rate.eta, rate.unit, self.kept_for(i), step)
 
     @torch.no_grad()
     def observe(self) -> list[Row]:
