@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from featscale.models.activations import Activation
-from featscale.numerics.threads import one_thread
 from featscale.parameterization.layers import ScaledLinear
 from featscale.training.optimizer import SGD
 from featscale.training.stack import Displaced, Layer, Operation, Stack
+from featscale.training.threads import one_thread
 
 if TYPE_CHECKING:
     from featscale.training.network import Network
