@@ -20,12 +20,12 @@ WORD, HALF = 64, 32
 BLOCK = 2**14
 
 
-def generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator for the key (seed, step): keys are hashed, so that those of neighbours have nothing in common.
+def generator(seed: int, step: int, device: torch.device | str = "cpu", purpose: str = "") -> torch.Generator:
+    """A fresh generator for the key (purpose, seed, step): keys are hashed, so that those of neighbours have nothing in common.
 
     Cost: some 5 microseconds, a quarter of what numpy's SeedSequence takes.
     """
-    digest = hashlib.blake2b(f"{seed},{step}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{purpose}{seed},{step}".encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest) >> 1)
 
 

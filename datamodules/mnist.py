@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import os
-import queue
-import socket
-import sys
-import tempfile
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from datamodules.augment import AffineElastic
+from datamodules.download import download
 from datamodules.idx import Archive, find, read
-from datamodules.keyed import generator
-from datamodules.stream import Stream
-from featscale.errors import BadInput, require
+from datamodules.images import Images, require_labels, require_size
+from featscale.errors import require
 
 RAW = Path("MNIST") / "raw"
 MEAN, STD = 0.13066, 0.30811
 """Mean and standard deviation of the training pixels, of values in 0..1."""
-PATIENCE = 10.0
-"""Seconds that a connection, or a pause in a download, may take."""
 
 
-class MNIST(Stream):
-    r"""The digits of MNIST: images (1, 28, 28) and targets made from their labels.
-
-    Pixels are (p/255 − 0.13066)/0.30811 (mean 0, mean square 1 over the training set), or p/255 without `normalize`.
-    Targets: `one_hot`, y_c = 1 for the label and 0 else, 10 outputs; `plus_minus`, y_c = 2 one_hot − 1, 10 outputs;
-    `parity`, y = +1 for even digits and −1 for odd, 1 output.
-
-    Streams: `epochs`, every epoch a new permutation of the P training images in ⌊P/B⌋ batches (the last P mod B
-    images of the permutation are not seen in it); `replacement`, B independent draws a step. Either is a function of
-    (seed, step), the same on every device.
+class MNIST(Images):
+    """The digits of MNIST: images (1, 28, 28); ±1 target `parity`, +1 for even digits.
 
     Source: LeCun, Cortes & Burges; files as torchvision lays them out, unpacked or .gz, checked by md5.
-    Arguments: B, 1 to P, samples a step (P: full batch). train_size, the first so many of the 60,000 training images
-    are the P of this run; None: all. test_size, the first so many of the 10,000 test images; None: all. folder, which
-    holds MNIST/raw and is only read; None: FEATSCALE_DATA in the environment, else ./data. cache, where .gz files are
-    unpacked to and downloads go; None: featscale/ in the user's cache folder. download, whether to download what is
-    in neither.
+    Arguments: train_size, the first so many of the 60,000 training images are the P of this run; None: all. test_size,
+    the first so many of the 10,000 test images; None: all. folder holds MNIST/raw. augmentation, which makes the stream
+    endless: each image of each step deformed anew; None: the images as they are. The rest as in
+    :class:`datamodules.images.Images`.
     Raises: BadInput that names the field, or the file that is damaged or missing.
     """
 
@@ -58,7 +37,8 @@ class MNIST(Stream):
         Archive("t10k-labels-idx1-ubyte", "ec29112dd5afa0611ce80d1b7f02629c", "27ae3e4e09519cfbb04c329615203637"),
     )
     sizes = (60_000, 10_000)
-    """Published numbers of training and test images."""
+    mean, std = (MEAN,), (STD,)
+    binary = ("parity", (1, -1) * 5)
 
     def __init__(
         self,
@@ -71,25 +51,12 @@ class MNIST(Stream):
         folder: str | Path | None = None,
         cache: str | Path | None = None,
         download: bool = True,
+        augmentation: AffineElastic | None = None,
     ) -> None:
-        super().__init__(B)
-        self.P = _size("data.train_size", train_size, self.sizes[0])
-        self.test_size = _size("data.test_size", test_size, self.sizes[1])
-        require(self.P >= B, "data.B", B, f"an integer from 1 to the {self.P} training images")
-        require(
-            targets in ("one_hot", "plus_minus", "parity"), "data.targets", targets, "one_hot, plus_minus or parity"
-        )
-        require(stream in ("epochs", "replacement"), "data.stream", stream, "epochs or replacement")
-        self.targets, self.stream, self.normalize = targets, stream, normalize
-        self.one_hot = targets == "one_hot"
-        self.classes, self.outputs = targets != "parity", 1 if targets == "parity" else 10
-        self.input_power = 1.0 if normalize else MEAN**2 + STD**2
-        """Mean square of an input entry."""
-        self.folder = Path(folder or os.environ.get("FEATSCALE_DATA") or "data").expanduser()
-        self.cache = Path(cache).expanduser() if cache else _user_cache()
-        self.download = download
+        super().__init__(B, targets, stream, normalize, folder, cache, download, augmentation)
+        train, test = self.sizes
+        self.size(require_size("data.train_size", train_size, train), require_size("data.test_size", test_size, test))
         self._checked: list[Path] = []
-        self._permutations: dict[int, tuple[int, Tensor]] = {}
 
     def prepare_data(self) -> None:
         """Unpack or download what is missing, once for all processes of a machine."""
@@ -99,36 +66,10 @@ class MNIST(Stream):
         """Read the files and put the bytes on the device."""
         del stage
         sizes = (self.P, self.P, self.test_size, self.test_size)
-        files = zip(self._paths(), sizes, strict=True)
-        x, labels, x_test, labels_test = (torch.tensor(read(path)[:n], device=self.device) for path, n in files)
-        self.x, self.x_test = x[:, None], x_test[:, None]
-        self.labels, self.labels_test = labels.long(), labels_test.long()
-        self.y_of_label = _targets(self.targets).to(self.device, self.dtype)
-        self._permutations.clear()
-
-    def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
-        """Images (B, 1, 28, 28) and targets (B, outputs)."""
-        index = self._index(seed, step)
-        return self._pixels(self.x.index_select(0, index)), self.y_of_label[self.labels[index]]
-
-    def test_set(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The test images with equal weights."""
-        weights = torch.full((self.test_size,), 1 / self.test_size, dtype=self.dtype, device=self.device)
-        return self._pixels(self.x_test), self.y_of_label[self.labels_test], weights
-
-    def _index(self, seed: int, step: int) -> Tensor:
-        B = int(self.B)
-        if self.stream == "replacement":
-            return torch.randint(self.P, (B,), generator=generator(seed, step)).to(self.device)
-        epoch, position = divmod(step, self.P // B)
-        if self._permutations.get(seed, (-1,))[0] != epoch:
-            permutation = torch.randperm(self.P, generator=generator(seed, epoch)).to(self.device)
-            self._permutations[seed] = (epoch, permutation)
-        return self._permutations[seed][1][position * B : (position + 1) * B]
-
-    def _pixels(self, p: Tensor) -> Tensor:
-        x = p.to(self.dtype)
-        return x.mul_(1 / (255 * STD)).sub_(MEAN / STD) if self.normalize else x.mul_(1 / 255)
+        paths = self._paths()
+        x, labels, x_test, labels_test = (read(path)[:n] for path, n in zip(paths, sizes, strict=True))
+        labels, labels_test = require_labels(labels, paths[1]), require_labels(labels_test, paths[3])
+        self.hold(torch.tensor(x)[:, None], labels, torch.tensor(x_test)[:, None], labels_test)
 
     def _paths(self) -> list[Path]:
         """The four checked idx files; checked once, since md5 of all takes a tenth of a second."""
@@ -148,29 +89,6 @@ class MNIST(Stream):
         return [find(archive, self.folder / RAW, self.cache / RAW) for archive in self.archives]
 
 
-def _size(field: str, size: int | None, published: int) -> int:
-    require(
-        size is None or (isinstance(size, int) and 1 <= size <= published),
-        field,
-        size,
-        f"an integer from 1 to {published}",
-    )
-    return published if size is None else size
-
-
-def _targets(kind: str) -> Tensor:
-    """The target of each label, shape (10, outputs)."""
-    if kind == "parity":
-        return torch.tensor([1.0, -1.0]).repeat(5)[:, None]
-    one_hot = torch.eye(10)
-    return one_hot if kind == "one_hot" else 2 * one_hot - 1
-
-
-def _user_cache() -> Path:
-    """$XDG_CACHE_HOME/featscale, ~/.cache/featscale unless that is set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "featscale"
-
-
 def _download(raw: Path) -> str:
     """Have torchvision download into `raw`; returns what came of it, in a few words.
 
@@ -178,49 +96,9 @@ def _download(raw: Path) -> str:
     """
     from torchvision.datasets import MNIST as Published
 
-    if not _reachable(Published.mirrors, PATIENCE):
-        return f"no server answered within {PATIENCE:g} s"
-    try:
-        raw.mkdir(parents=True, exist_ok=True)
-        partial = tempfile.TemporaryDirectory(dir=raw, prefix="download-")
-    except OSError as error:
-        raise BadInput("paths.cache", raw, f"a folder that can be written ({error.strerror})") from error
-    with partial as folder, _socket_timeout(PATIENCE), contextlib.redirect_stdout(sys.stderr):
-        try:
-            Published(folder, download=True)
-        except (RuntimeError, OSError, http.client.HTTPException) as error:
-            return str(error)
-        for path in (Path(folder) / RAW).glob("*-ubyte"):
+    def fetch(folder: Path) -> None:
+        Published(folder, download=True)
+        for path in (folder / RAW).glob("*-ubyte"):
             os.replace(path, raw / path.name)
-    return "downloaded"
 
-
-def _reachable(urls: Sequence[str], seconds: float) -> bool:
-    """Whether any of `urls` answers within `seconds`; asked side by side, in threads, since a name lookup has no time limit."""
-    answers: queue.Queue[bool] = queue.Queue()
-
-    def ask(url: str) -> None:
-        try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
-            answers.put(True)
-        except urllib.error.HTTPError as error:
-            error.close()
-            answers.put(True)
-        except (OSError, ValueError, http.client.HTTPException):
-            answers.put(False)
-
-    for url in urls:
-        threading.Thread(target=ask, args=(url,), daemon=True).start()
-    with contextlib.suppress(queue.Empty):
-        return any(answers.get(timeout=seconds) for _ in urls)
-    return False
-
-
-@contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+    return download(Published.mirrors, raw, fetch)

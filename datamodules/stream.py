@@ -38,7 +38,8 @@ class Stream(LightningDataModule):
 
     Attributes: B, samples a step. input_shape, shape of one input. input_power, mean square of an input entry. outputs, length of
     one target. classes, whether the largest output names a class, so that an accuracy makes sense. one_hot, whether
-    targets are one-hot, as cross-entropy needs. population, whether `batch` serves the
+    targets are one-hot, as cross-entropy needs. steps_available, after which a single pass ends, known after `prepare_data`.
+    population, whether `batch` serves the
     population gradient at B = inf. device and dtype of what `batch` returns, set by :meth:`place`.
     """
 
@@ -47,6 +48,7 @@ class Stream(LightningDataModule):
     input_power: float = 1.0
     classes: bool = False
     one_hot: bool = False
+    steps_available: float = float("inf")
     population: bool = False
 
     def __init__(self, B: float) -> None:

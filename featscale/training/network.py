@@ -30,6 +30,7 @@ class Source(Protocol):
     outputs: int
     classes: bool
     one_hot: bool
+    steps_available: float
     population: bool
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
@@ -73,6 +74,8 @@ class Network(CurveModule):
         )
         finite = float("inf") != data.B
         require(finite or data.population, "data.B", data.B, "an integer >= 1: this source has no population gradient")
+        passes = self.T <= data.steps_available
+        require(passes, "steps", self.T, f"at most {data.steps_available:g}: a single pass over the data")
         self.loss = loss or MSE()
         self.loss.check(data)
         self.data, self.N, self.optimizer, self.scaling = data, N, optimizer, parameterization

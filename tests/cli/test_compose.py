@@ -24,7 +24,7 @@ def test_every_experiment_composes_and_opens_with_its_command(experiment):
     assert "Must show:" in text
 
 
-@pytest.mark.parametrize("group", ["model", "data", "parameterization", "optimizer", "trainer", "logger"])
+@pytest.mark.parametrize("group", ["model", "data", "parameterization", "optimizer", "loss", "trainer", "logger"])
 def test_every_option_of_every_group_composes(group):
     for path in (CONF / group).glob("*.yaml"):
         compose.compose(CONF, [f"{group}={path.stem}"])
@@ -54,6 +54,7 @@ def test_the_hash_sees_science_and_nothing_else():
         "data.alpha=1.6",
         "optimizer.eta0=0.4",
         "precision=float32",
+        "loss=cross_entropy",
     ):
         assert science_hash(other) != base
     assert science_hash("data=mnist", "paths.data=/a") == science_hash("data=mnist", "paths.data=/b")

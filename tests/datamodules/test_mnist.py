@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-import datamodules.mnist as source
+import datamodules.download as source
 from datamodules.idx import Archive
 from datamodules.mnist import MEAN, MNIST, STD
 from featscale.errors import BadInput
@@ -94,6 +94,15 @@ def test_replacement_shows_some_image_twice(tiny):
     assert max(seen.values()) > 1
 
 
+def test_a_single_pass_ends(tiny):
+    once, again = tiny(stream="single_pass"), tiny()
+    assert once.steps_available == TRAIN // 5
+    assert torch.equal(once.batch(0, TRAIN // 5 - 1)[0], again.batch(0, TRAIN // 5 - 1)[0])
+    with pytest.raises(BadInput, match=r"^steps: 5: at most 4: a single pass over the data"):
+        once.batch(0, TRAIN // 5)
+    assert again.steps_available == float("inf")
+
+
 @pytest.mark.parametrize("stream", ["epochs", "replacement"])
 def test_a_batch_is_a_function_of_seed_and_step(tiny, stream):
     data = tiny(stream=stream)
@@ -163,6 +172,7 @@ def test_sizes_and_types(tiny):
         ({"test_size": 0}, "data.test_size"),
         ({"targets": "labels"}, "data.targets"),
         ({"stream": "once"}, "data.stream"),
+        ({"stream": "single_pass", "B": TRAIN + 1}, "data.B"),
     ],
 )
 def test_bad_values_are_refused_before_any_file_is_read(change, field):
