@@ -34,7 +34,7 @@ SCIENCE = (
     "precision",
 )
 # Entries of the data group that say where files are and change nothing of what is in them.
-PLACES = ("folder", "cache", "download")
+PLACES = ("folder", "cache", "download", "verify")
 # Errors of a disk that time or a hand can cure.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 AGAIN = "the same command goes on when there is space"
