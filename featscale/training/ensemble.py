@@ -35,8 +35,7 @@ class Ensemble:
     def __init__(self, networks: Sequence[Network], threads: int | None = None) -> None:
         self.threads = min(threads or torch.get_num_threads(), len(networks))
         # Stacks of no more than fits, as many for every thread.
-        fit = max(1, int(BLOCK_BYTES / bytes_of(networks[0])))
-        count = min(len(networks), -(-len(networks) // (fit * self.threads)) * self.threads)
+        count = min(len(networks), -(-len(networks) // (fit(networks[0]) * self.threads)) * self.threads)
         edges = [len(networks) * i // count for i in range(count + 1)]
         self.blocks = [Block(networks[a:b]) for a, b in pairwise(edges)]
 
@@ -52,11 +51,12 @@ class Ensemble:
                     done.result()
 
 
-def bytes_of(network: Network) -> float:
-    """Memory of one network in a stack."""
-    B, size = int(network.data.B), network.tensors[0].element_size()
-    features = sum(tensor.shape[0] for tensor in network.tensors)
-    return size * (B * (features + 3 * network.N) + 4 * sum(tensor.numel() for tensor in network.tensors))
+def fit(network: Network) -> int:
+    """How many networks like this one fit into a core's cache as one stack; at least 1."""
+    B, tensors = int(network.data.B), network.tensors
+    features, weights = sum(tensor.shape[0] for tensor in tensors), sum(tensor.numel() for tensor in tensors)
+    held = B * (features + 3 * network.N) + 4 * weights
+    return max(1, BLOCK_BYTES // (held * tensors[0].element_size()))
 
 
 class Chain(Protocol):

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from featscale.errors import require
 from featscale.parameterization import Centred, Layers, tensor_rates
-from featscale.training.ensemble import Ensemble
+from featscale.training.ensemble import Ensemble, fit
 from featscale.training.loss import MSE, Loss
+from featscale.training.march import Joined
 from featscale.training.module import CurveModule, Row
 from featscale.training.optimizer import Optimizer
 from featscale.training.scaling import Scaling
@@ -56,6 +57,8 @@ class Network(CurveModule):
     :class:`CurveModule`.
     Raises: BadInput that names the field, before any data are read.
     """
+
+    stackable = ("seed", "parameterization.gamma", "optimizer.eta0", "data.q")
 
     def __init__(
         self,
@@ -107,6 +110,22 @@ class Network(CurveModule):
         chain = hasattr(self.f.g, "chain") and self.f.gamma > 0 and float("inf") != self.data.B
         here = self.device.type == "cpu" and self.gradients_ready is None
         return chain and here and self.flops_per_step() <= STACKED_FLOPS
+
+    def shape(self) -> tuple[Any, ...]:
+        """Beside what all modules need: the network's tensors and activation, the update rule, the loss and the batch size."""
+        tensors = tuple((name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in self.f.g.named_parameters())
+        constants = tuple(item for item in vars(self.optimizer).items() if item[0] != "eta0")
+        rule = (self.scaling.name, self.optimizer.name, constants, self.loss, self.data.B)
+        return (*super().shape(), self.stacks, type(self.f.g), str(getattr(self.f.g, "phi", None)), tensors, rule)
+
+    def together(self) -> int:
+        """As many as fit the caches of the cores that this process may use."""
+        return fit(self) * torch.get_num_threads() if self.stacks else 1
+
+    @classmethod
+    def join(cls, members: Sequence[Any]) -> Joined:
+        """Networks of one shape in stacked steps."""
+        return Ensemble(members) if members[0].stacks else super().join(members)
 
     def advance(self, start: int, stop: int) -> None:
         """Make the updates start, …, stop − 1."""

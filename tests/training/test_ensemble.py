@@ -16,6 +16,7 @@ from featscale.models.mlp import MLP
 from featscale.models.residual import ResidualMLP
 from featscale.training.ensemble import Ensemble
 from featscale.training.loss import MSE, CrossEntropy
+from featscale.training.march import March
 from featscale.training.network import Network
 from featscale.training.optimizer import SGD, Adam, Momentum
 from featscale.training.scaling import Scaling
@@ -139,3 +140,35 @@ def test_what_does_not_gain_goes_by_autograd():
         seeds=(0,),
     )
     assert not population.stacks
+
+
+def test_networks_that_march_together_keep_their_own_curves():
+    """Rows, bit for bit, of three networks in company and alone; one of them diverges and drops out."""
+    data = circle(torch.float32)
+    cases = [(0, 0.5, SGD(0.2)), (1, 3.0, SGD(8.0)), (2, 0.9, SGD(0.2))]
+    together, alone = ([network(data, *case) for case in cases] for _ in range(2))
+    assert len({module.shape() for module in prepared(together)}) == 1
+    March(together, chunk=7).to(100)
+    for module in prepared(alone):
+        March([module], chunk=100).to(100)
+    assert [module.rows for module in together] == [module.rows for module in alone]
+    assert [bool(module.diverged) for module in together] == [False, True, False]
+    assert together[0].rows[-1]["loss"] < together[0].rows[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"optimizer": Momentum(0.2)}, {"architecture": ARCHITECTURES[1]}, {"loss": CrossEntropy()}]
+)
+def test_networks_of_another_shape_are_told_apart(change):
+    data = Blobs(8)
+    data.place("cpu", torch.float32)
+    one, other = prepared([network(data, 0, 1.0), network(data, 1, 1.0, **change)])
+    assert one.shape() != other.shape()
+    assert one.shape() == network(data, 3, 0.5, SGD(0.7)).shape()
+
+
+def prepared(modules):
+    """The modules as they are before their first step."""
+    for module in modules:
+        module.on_fit_start()
+    return modules
