@@ -180,7 +180,7 @@ def time_exponent(run: Run) -> Line:
 def image_exponent(run: Run) -> Line:
     """The time exponent of an image run over its last decade and a half; of its α and β nothing is known here, so nothing is predicted."""
     t, loss, _ = run.mean()
-    fit = fit_curve(t, loss)
+    fit = fit_curve(t, loss, window=(max(t[-1] / 10**1.5, t[t > 0][0]), t[-1]))
     unknown = float("nan")
     return Line(
         "MNIST, CNN", "t^-χ", unknown, unknown, run.gamma, fit.exponent, fit.interval, unknown, unknown, "–", fit.flags

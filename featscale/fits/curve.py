@@ -1,43 +1,48 @@
-"""The exponent of a loss curve over a stated window, with an interval that comes from the seeds."""
+"""The exponent of a loss curve over a window, with an interval that comes from the seeds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 
 from featscale.errors import BadInput, require
-from featscale.fits.free_floor import free_floor, line
-from featscale.fits.resample import Nodes, Window, clean, default_window, resample
+from featscale.fits.estimate import Estimate, FloorKind, LawName, estimate
+from featscale.fits.flags import doubts
+from featscale.fits.plan import plan
+from featscale.fits.resample import Nodes, Window, clean, resample
+from featscale.fits.seed_intervals import Interval, quantile, standard_error
+from featscale.fits.sensitivity import Alternative, alternatives, spread
+from featscale.fits.two_terms import log_curve
+from featscale.fits.windows import Prediction
 
 Array = NDArray[np.float64]
-FloorKind = Literal["zero", "given", "free"]
+LAWS = ("one", "two", "broken")
 
 # Local exponents are slopes of lines through this many grid spacings: a quarter of a decade.
 SMOOTHING = 6
-SHORT_DECADES = 0.5
-SHORT_ROWS = 6
-# Two estimates of one exponent that differ by more than this, and by more than SIGMAS standard errors, are flagged.
-TOLERATED = 0.05
-SIGMAS = 4.0
-COVERED = 0.9
-# Largest spread of log loss that is rounding.
-CONSTANT = 1e-14
 
 
 @dataclass(frozen=True)
 class CurveFit:
-    """Fit of loss = floor + amplitude t^-exponent to the curves of S seeds over a window.
+    """Fit of a law to the curves of S seeds over a window: loss = floor + amplitude t^-exponent, or with a second term.
 
-    exponent, interval (lo, hi), stderr: chi, its Student-t interval at `level` and its standard error, all from the seeds; NaN bounds for
-    one seed. amplitude A, floor E: those of the same curve. floor_kind: "zero", "given" or "free".
-    window (lo, hi), in units of t: as asked for, or the default. covered (lo, hi): where the rows of all seeds lie inside it.
-    points: rows used. seeds: their S names. per_seed, per_seed_amplitude, per_seed_floor, shape (S,): the fit of every seed alone.
+    exponent, interval (lo, hi), stderr: chi, its interval at `level` (`method`: "student", or "profile", the clustered score test inverted, where the
+    law is not a straight line) and its standard error, all from the seeds; NaN for one seed, infinite where nothing is rejected. checks: the
+    intervals of other methods, to compare. amplitude A, floor E: those of the same curve. floor_kind: "zero", "given" or "free".
+    law: "one"; "two" (A t^-a + B t^-b, or 1/L = t^a/A + t^b/B where `kappa` is −1), exponent a, which rules late; "broken", the same law, exponent b, which
+    rules early. second: (exponent, amplitude) of the other term, None for one law. crossing: t where the terms are equal. condition: number of
+    the scaled Jacobian.
+    window (lo, hi), in units of t, and window_kind: "given", "predicted" or "automatic". covered (lo, hi): where the rows of all seeds lie inside it.
+    alternatives: the exponent in other windows and with other laws. spread: largest distance of those of other windows from `exponent`.
+    predicted: exponent of the predicted curve with the same law in the same window, None without one.
+    points: rows used. seeds: their S names. per_seed, per_seed_amplitude, per_seed_floor, shape (S,): the fit of every seed alone (with two
+    terms its linear step from the fit to all). terms, shape (4,), per_seed_terms, shape (S, 4): (chi, log A, other exponent, log other
+    amplitude) above known_floor, as :class:`featscale.fits.estimate.Estimate` has them.
     curve_exponent: chi of the arithmetic mean over seeds. halves: chi over the lower and the upper half of log t.
     t_local, chi_local, chi_local_stderr: local exponents −d log(loss − floor)/d log t, mean over seeds and its standard error, each the slope
     of a line over `smoothing` decades centred there. residual: rms log residual of the seeds about their own fits.
@@ -45,19 +50,33 @@ class CurveFit:
     """
 
     exponent: float
-    interval: tuple[float, float]
+    interval: Interval
     stderr: float
+    method: str
+    checks: dict[str, Interval]
     amplitude: float
     floor: float
     floor_kind: FloorKind
+    law: LawName
+    second: tuple[float, float] | None
+    kappa: int
+    crossing: float | None
+    condition: float
     level: float
     window: Window
+    window_kind: str
     covered: Window
+    alternatives: tuple[Alternative, ...]
+    spread: float
+    predicted: float | None
     points: int
     seeds: tuple[Any, ...]
     per_seed: Array
     per_seed_amplitude: Array
     per_seed_floor: Array
+    terms: Array
+    per_seed_terms: Array
+    known_floor: float
     curve_exponent: float
     halves: tuple[float, float]
     t_local: Array
@@ -70,25 +89,16 @@ class CurveFit:
     flags: tuple[str, ...]
 
     def at(self, t: ArrayLike) -> Array:
-        """The fitted curve, floor + amplitude t^-exponent, at t > 0."""
-        return self.floor + self.amplitude * np.asarray(t, dtype=np.float64) ** -self.exponent
+        """The fitted curve, floor + amplitude t^-exponent or the law's two terms, at t > 0."""
+        return self.known_floor + np.exp(log_curve(self.terms, self.kappa, np.log(np.asarray(t, dtype=np.float64))))
 
     def band(self, t: ArrayLike) -> tuple[Array, Array]:
         """Student-t band at `level` of the fitted curve at t > 0, from the seeds' own fits in log loss; NaN for one seed."""
-        at = np.asarray(t, dtype=np.float64)[..., None]
-        curves = np.log(self.per_seed_floor + self.per_seed_amplitude * at**-self.per_seed)
-        half = _quantile(self.level, len(self.seeds)) * _stderr(np.moveaxis(curves, -1, 0))
+        at = np.asarray(t, dtype=np.float64)
+        power = np.array([log_curve(own, self.kappa, np.log(at)) for own in self.per_seed_terms])
+        curves = np.log(self.known_floor + np.exp(power))
+        half = quantile(self.level, len(self.seeds)) * standard_error(curves)
         return self.at(t) * np.exp(-half), self.at(t) * np.exp(half)
-
-
-@dataclass(frozen=True)
-class _Estimate:
-    """chi, log A and E of the curve, then of every seed, shape (S,)."""
-
-    curve: tuple[float, float, float]
-    chi: Array
-    log_A: Array
-    E: Array
 
 
 def fit_curve(
@@ -98,14 +108,18 @@ def fit_curve(
     *,
     window: Window | None = None,
     floor: float | str = 0.0,
+    law: LawName | None = None,
     level: float = 0.95,
+    prediction: Prediction | None = None,
 ) -> CurveFit:
     r"""Exponent of a loss curve over a window, by least squares in log-log.
 
     .. math:: L(t) = E + A\, t^{-\chi}, \qquad \chi \in \bar\chi \pm t_{S-1} \, \mathrm{sd}(\chi_s) / \sqrt S
 
     Every seed's curve is interpolated in log-log onto one grid of 24 nodes a decade, so that dense rows weigh no more than sparse ones.
-    A known floor is subtracted and the line fitted; a free one is fitted by variable projection (:func:`free_floor`).
+    A known floor is subtracted and the line fitted; a free one is fitted by variable projection (:func:`featscale.fits.free_floor.free_floor`), a
+    second term as :func:`featscale.fits.two_terms.two_terms` says. Without a window the curvature of the curves, or the prediction, decides
+    (:func:`featscale.fits.plan.plan`), and without a law too whether one or two terms hold there.
 
     The curve fitted is the mean over seeds of log(L − E), not the log of the mean: log averages to the typical curve, the log of a mean of S
     seeds is low by var(L)/(2 S mean²), which bends the exponent where the relative scatter changes with t and lets the seed with the
@@ -115,62 +129,68 @@ def fit_curve(
 
     The rows of one trajectory are correlated: one seed is one observation, and the residuals of a fit give no interval.
 
-    Source: derived; tests/fits/test_curve.py (recovery, coverage of the interval).
+    Source: derived; tests/fits/test_curve.py (recovery), test_windows.py, test_coverage.py (intervals).
     Arguments: t, flow time or steps, shape (n,); rows with t <= 0 are dropped. loss, shape (n,). seed, shape (n,), None for one seed.
-    window (lo, hi) in units of t; None for the last decade and a half. floor E >= 0, "zero" or "free". level of the interval, in (0, 1).
+    window (lo, hi) in units of t; None for an automatic one. floor E >= 0, "zero" or "free". law "one", "two" (exponent of the term that rules late) or
+    "broken" (of the one that rules early); None for one in a given or predicted window, for a choice otherwise. level of the interval,
+    in (0, 1). prediction, of the window and the exponent.
     Returns: :class:`CurveFit`; doubts are in its flags.
     Raises: BadInput for bad shapes, t twice in a seed, loss <= 0 or <= floor inside the window, a window without rows.
     Accuracy: exact to rounding for exact power laws. Interpolation smooths nothing: a loss that is noisy row by row stays so.
-    Cost: O(n) for ordered rows, a sort for others; a free floor 3 (S + 2) nonlinear fits of two parameters.
+    Cost: O(n) for ordered rows, a sort for others, and 3 ms; a free floor or two terms 50 to 150 ms. Many curves: :func:`featscale.fits.batch.fit_curves`.
 
     >>> t = np.logspace(0, 4, 97)
     >>> fit = fit_curve(t, 2.0 * t**-0.5, window=(10, 1000))
     >>> round(fit.exponent, 10), round(fit.amplitude, 10), fit.flags
     (0.5, 2.0, ('one seed: no interval',))
     """
-    asked, kind, E = checked(window, floor, level)
-    rows = clean(t, loss, seed)
-    nodes = resample(rows, asked or default_window(rows), E)
-    rows_needed = "zero or a value: a seed has fewer than 4 rows in the window"
-    require(kind != "free" or int(nodes.rows.min()) >= 4, "floor", floor, rows_needed)
-    whole = _estimate(nodes, kind, E)
+    asked, kind, E = checked(window, floor, level, law)
+    table = clean(t, loss, seed)
+    chosen = plan(table, asked, law, kind, E, prediction)
+    nodes = chosen.nodes
+    _require_rows(nodes, chosen.law, floor, kind)
+    found = estimate(nodes, chosen.law, kind, E, chosen.start)
+    others = alternatives(table, nodes, found, chosen.law, kind, level)
     middle = nodes.log_t.size // 2
-    halves = [_estimate(nodes.part(part), kind, E) for part in (slice(middle + 1), slice(middle, None))]
-    chi, log_A, E = whole.curve
-    stderr = float(_stderr(whole.chi))
-    half = _quantile(level, len(nodes.labels)) * stderr
-    t_local, chi_local, smoothing = local_exponents(nodes, E)
-    with np.errstate(over="ignore"):
-        A, A_s = float(np.exp(log_A)), np.exp(whole.log_A)
+    low, high = (estimate(nodes.part(part), "one", kind, E) for part in (slice(middle + 1), slice(middle, None)))
     fit = CurveFit(
-        exponent=chi,
-        interval=(chi - half, chi + half),
-        stderr=stderr,
-        amplitude=A,
-        floor=E,
+        **_estimated(found, level),
+        **_described(nodes, found.floor),
         floor_kind=kind,
+        law=chosen.law,
         level=level,
-        window=nodes.window,
-        covered=(float(np.exp(nodes.log_t[0])), float(np.exp(nodes.log_t[-1]))),
-        points=int(nodes.rows.sum()),
-        seeds=nodes.labels,
-        per_seed=whole.chi,
-        per_seed_amplitude=A_s,
-        per_seed_floor=whole.E,
-        curve_exponent=_mean_exponent(nodes, kind, E),
-        halves=(halves[0].curve[0], halves[1].curve[0]),
-        t_local=t_local,
-        chi_local=chi_local.mean(axis=0),
-        chi_local_stderr=_stderr(chi_local),
-        smoothing=smoothing,
-        residual=_residual(nodes, whole),
-        t=np.exp(nodes.log_t),
-        loss=np.exp(nodes.interpolate(np.log(nodes.row_loss))),
+        window_kind=chosen.how,
+        alternatives=others,
+        spread=spread(found.exponent, others, chosen.law, kind),
+        predicted=_predicted(prediction, nodes, chosen.law, kind, E),
+        curve_exponent=_mean_exponent(nodes, found, chosen.law, kind),
+        halves=(low.exponent, high.exponent),
+        residual=_residual(nodes, found),
         flags=(),
     )
-    apart = float(_stderr(halves[0].chi - halves[1].chi))
-    flags = (*_window_flags(fit, nodes, apart), *_seed_flags(fit), *_floor_flags(fit, nodes))
-    return replace(fit, flags=(*rows.flags, *nodes.flags, *flags))
+    apart = float(standard_error(low.own[:, 0] - high.own[:, 0]))
+    return replace(fit, flags=(*table.flags, *nodes.flags, *chosen.flags, *doubts(fit, nodes.rows, apart)))
+
+
+def checked(
+    window: Sequence[float] | None, floor: float | str, level: float, law: str | None = None
+) -> tuple[Window | None, FloorKind, float]:
+    """The window, the kind of floor and its known part, from what :func:`fit_curve` is given; BadInput names what is not allowed."""
+    require(0 < level < 1, "level", level, "a number in (0, 1)")
+    require(law is None or law in LAWS, "law", law, ", ".join(LAWS))
+    allowed = "zero, a number >= 0, or free"
+    try:
+        E = 0.0 if floor in ("zero", "free") else float(floor)
+    except (TypeError, ValueError):
+        raise BadInput("floor", floor, allowed) from None
+    require(0 <= E < math.inf, "floor", floor, allowed)
+    kind: FloorKind = "free" if floor == "free" else "given" if E > 0 else "zero"
+    require(kind != "free" or law in (None, "one"), "law", law, "one, where the floor is free")
+    if window is None:
+        return None, kind, E
+    text, allowed = ",".join(f"{value:g}" for value in window), "two numbers lo,hi with 0 < lo < hi"
+    require(len(window) == 2 and 0 < window[0] < window[1] < math.inf, "window", text, allowed)
+    return (float(window[0]), float(window[1])), kind, E
 
 
 def local_exponents(nodes: Nodes, E: float) -> tuple[Array, Array, float]:
@@ -187,111 +207,74 @@ def local_exponents(nodes: Nodes, E: float) -> tuple[Array, Array, float]:
     return np.exp(nodes.log_t[half : nodes.log_t.size - half]), chi, float(2 * half * spacing / math.log(10))
 
 
-def checked(window: Sequence[float] | None, floor: float | str, level: float) -> tuple[Window | None, FloorKind, float]:
-    """The window, the kind of floor and its known part, from what :func:`fit_curve` is given; BadInput names what is not allowed."""
-    require(0 < level < 1, "level", level, "a number in (0, 1)")
-    allowed = "zero, a number >= 0, or free"
-    try:
-        E = 0.0 if floor in ("zero", "free") else float(floor)
-    except (TypeError, ValueError):
-        raise BadInput("floor", floor, allowed) from None
-    require(0 <= E < math.inf, "floor", floor, allowed)
-    kind: FloorKind = "free" if floor == "free" else "given" if E > 0 else "zero"
-    if window is None:
-        return None, kind, E
-    text, allowed = ",".join(f"{value:g}" for value in window), "two numbers lo,hi with 0 < lo < hi"
-    require(len(window) == 2 and 0 < window[0] < window[1] < math.inf, "window", text, allowed)
-    return (float(window[0]), float(window[1])), kind, E
+def _require_rows(nodes: Nodes, law: LawName, floor: float | str, kind: FloorKind) -> None:
+    few = int(nodes.rows.min())
+    require(kind != "free" or few >= 4, "floor", floor, "zero or a value: a seed has fewer than 4 rows in the window")
+    require(law == "one" or few >= 6, "law", law, "one: a seed has fewer than 6 rows in the window")
 
 
-def _quantile(level: float, S: int) -> float:
-    """Student's t with S − 1 degrees of freedom; NaN for one seed."""
-    return float(stdtrit(S - 1, (1 + level) / 2)) if S > 1 else math.nan
+def _estimated(found: Estimate, level: float) -> dict[str, Any]:
+    """The fields of :class:`CurveFit` that the estimate has."""
+    with np.errstate(over="ignore"):
+        A, A_s = float(np.exp(found.p[1])), np.exp(found.own[:, 1])
+        second = (float(found.p[2]), float(np.exp(found.p[3]))) if found.two else None
+    interval = found.profile(level)
+    half = (found.delta(level)[1] - found.delta(level)[0]) / 2
+    S = len(found.own)
+    return {
+        "exponent": found.exponent,
+        "interval": interval,
+        "stderr": half / quantile(level, S) if S > 1 else math.nan,
+        "method": "student" if found.linear else "profile",
+        "checks": {"student": found.student(level), "delta": found.delta(level)},
+        "amplitude": A,
+        "floor": found.floor,
+        "second": second,
+        "kappa": found.kappa,
+        "crossing": found.crossing if found.two else None,
+        "condition": found.condition(),
+        "per_seed": found.own[:, 0],
+        "per_seed_amplitude": A_s,
+        "per_seed_floor": found.floors,
+        "terms": found.p,
+        "per_seed_terms": found.own,
+        "known_floor": found.known,
+    }
 
 
-def _stderr(values: Array) -> Array:
-    """Standard error of the mean over the first axis, the seeds; NaN for one seed."""
-    S = len(values)
-    return values.std(axis=0, ddof=1) / math.sqrt(S) if S > 1 else np.full(values.shape[1:], np.nan)
+def _described(nodes: Nodes, E: float) -> dict[str, Any]:
+    """The fields of :class:`CurveFit` that tell what was fitted."""
+    t_local, chi_local, smoothing = local_exponents(nodes, E)
+    return {
+        "window": nodes.window,
+        "covered": (float(np.exp(nodes.log_t[0])), float(np.exp(nodes.log_t[-1]))),
+        "points": int(nodes.rows.sum()),
+        "seeds": nodes.labels,
+        "t_local": t_local,
+        "chi_local": chi_local.mean(axis=0),
+        "chi_local_stderr": standard_error(chi_local),
+        "smoothing": smoothing,
+        "t": np.exp(nodes.log_t),
+        "loss": np.exp(nodes.interpolate(np.log(nodes.row_loss))),
+    }
 
 
-def _estimate(nodes: Nodes, kind: FloorKind, E: float) -> _Estimate:
-    y = nodes.interpolate(np.log(nodes.row_loss - E))
-    if np.ptp(y, axis=1).max() <= CONSTANT:
-        chi, log_A = np.zeros(len(y)), y.mean(axis=1)
-        return _Estimate((0.0, float(log_A.mean()), E), chi, log_A, np.full(len(y), E))
-    if kind != "free":
-        chi, log_A = line(nodes.log_t, y)
-        return _Estimate((float(chi.mean()), float(log_A.mean()), E), chi, log_A, np.full(len(y), E))
-    each = [free_floor(y[s], nodes.row_log_t[[s]], nodes.weight[[s]]) for s in range(len(y))]
-    chi, log_A, floors = np.array(each).T
-    return _Estimate(_free_curve(nodes, y.mean(axis=0)) if len(y) > 1 else each[0], chi, log_A, floors)
+def _predicted(prediction: Prediction | None, nodes: Nodes, law: LawName, kind: FloorKind, E: float) -> float | None:
+    """Exponent of the predicted curve in the window that was fitted, with the same law."""
+    if prediction is None or prediction.curve is None:
+        return None
+    window = float(np.exp(nodes.log_t[0])), float(np.exp(nodes.log_t[-1]))
+    return estimate(resample(clean(*prediction.curve), window, E), law, kind, E).exponent
 
 
-def _free_curve(nodes: Nodes, y: Array) -> tuple[float, float, float]:
-    shared = bool((nodes.row_log_t == nodes.row_log_t[0]).all())
-    curves = slice(1) if shared else slice(None)
-    return free_floor(y, nodes.row_log_t[curves], nodes.weight[curves])
-
-
-def _mean_exponent(nodes: Nodes, kind: FloorKind, E: float) -> float:
+def _mean_exponent(nodes: Nodes, found: Estimate, law: LawName, kind: FloorKind) -> float:
     """Exponent of the arithmetic mean over seeds."""
-    if kind == "free":
-        y = nodes.interpolate(np.log(nodes.row_loss))
-        return _free_curve(nodes, np.log(np.exp(y).mean(axis=0)))[0]
-    y = nodes.interpolate(np.log(nodes.row_loss - E))
-    return float(line(nodes.log_t, np.log(np.exp(y).mean(axis=0)))[0])
+    if len(nodes.labels) == 1:
+        return found.exponent
+    return estimate(nodes.mean(), law, kind, found.known, found.start).exponent
 
 
-def _residual(nodes: Nodes, whole: _Estimate) -> float:
-    chi, log_A, E = (value[:, None, None] for value in (whole.chi, whole.log_A, whole.E))
-    fitted = E + np.exp(log_A - chi * nodes.row_log_t)
+def _residual(nodes: Nodes, found: Estimate) -> float:
+    own = found.own[:, :, None, None]
+    fitted = found.known + np.exp(log_curve(np.moveaxis(own, 1, 0), found.kappa, nodes.row_log_t))
     return float(np.sqrt(np.mean(nodes.interpolate(np.log(nodes.row_loss / fitted)) ** 2)))
-
-
-def _window_flags(fit: CurveFit, nodes: Nodes, apart: float) -> Iterator[str]:
-    """Doubts about the window; `apart` is the standard error of the difference of the halves."""
-    lo, hi = fit.covered
-    decades = math.log10(hi / lo)
-    if decades < COVERED * math.log10(fit.window[1] / fit.window[0]):
-        yield f"window: rows cover only t {lo:g}..{hi:g} of it"
-    if decades < SHORT_DECADES:
-        yield f"window short: {decades:.2g} decades"
-    if nodes.rows.min() < SHORT_ROWS:
-        yield f"window short: {nodes.rows.min()} rows in seed {fit.seeds[int(nodes.rows.argmin())]}"
-    limit = _limit(apart)
-    lower, upper = fit.halves
-    if abs(lower - upper) > limit:
-        yield f"window: exponent moves by more than {limit:.2g}: {lower:.4g} in its lower half, {upper:.4g} in its upper"
-    if not fit.per_seed.any():
-        yield "constant: the loss does not move in the window"
-    elif fit.exponent < 0:
-        yield "rising: the loss grows in the window"
-
-
-def _limit(stderr: float) -> float:
-    return TOLERATED if math.isnan(stderr) else max(TOLERATED, SIGMAS * stderr)
-
-
-def _seed_flags(fit: CurveFit) -> Iterator[str]:
-    if len(fit.seeds) == 1:
-        yield "one seed: no interval"
-    elif (fit.loss == fit.loss[0]).all():
-        yield "seeds identical: the interval has no width"
-    if abs(fit.curve_exponent - fit.exponent) > _limit(fit.stderr):
-        yield f"seeds: their arithmetic mean has exponent {fit.curve_exponent:.4g}"
-
-
-def _floor_flags(fit: CurveFit, nodes: Nodes) -> Iterator[str]:
-    if fit.floor_kind != "free":
-        return
-    bound = [str(seed) for seed, E in zip(fit.seeds, fit.per_seed_floor, strict=True) if E == 0]
-    if fit.floor == 0:
-        yield "floor at its bound 0"
-    elif bound:
-        yield f"floor at its bound 0 in seed {', '.join(bound)}"
-    else:
-        half = _quantile(fit.level, len(fit.seeds)) * float(_stderr(fit.per_seed_floor))
-        if fit.floor <= half:
-            zero = _estimate(nodes, "zero", 0.0).curve[0]
-            yield f"floor not distinguishable from 0, with which the exponent is {zero:.4g}"

@@ -14,7 +14,6 @@ Array = NDArray[np.float64]
 Window = tuple[float, float]
 
 PER_DECADE = 24
-DEFAULT_DECADES = 1.5
 # A window is met up to rounding: t = eta * step is seldom the number that was typed.
 ROUNDING = 1e-9
 # A seed that covers less of the log range than this is left out, for it would shrink the window of all others.
@@ -63,6 +62,18 @@ class Nodes:
         """The same curves at some of the nodes."""
         rows = {name: getattr(self, name)[:, nodes] for name in ("row_log_t", "row_loss", "weight")}
         return replace(self, log_t=self.log_t[nodes], **rows)
+
+    def mean(self) -> Nodes:
+        """The arithmetic mean over seeds, as the curve of one."""
+        if (self.row_log_t == self.row_log_t[0]).all():
+            row_log_t, row_loss, weight = self.row_log_t[:1], self.row_loss.mean(axis=0)[None], self.weight[:1]
+        else:
+            loss = np.exp(self.interpolate(np.log(self.row_loss))).mean(axis=0)
+            row_log_t = np.stack([self.log_t, self.log_t], axis=-1)[None]
+            row_loss, weight = np.stack([loss, loss], axis=-1)[None], np.broadcast_to([1.0, 0.0], row_log_t.shape)
+        return replace(
+            self, row_log_t=row_log_t, row_loss=row_loss, weight=weight, rows=self.rows[:1], labels=("mean",)
+        )
 
 
 def clean(t: ArrayLike, loss: ArrayLike, seed: ArrayLike | None = None) -> Rows:
@@ -149,13 +160,6 @@ def _cut(t: Array, loss: Array, code: NDArray[np.int64], labels: tuple[Any, ...]
         t, loss, code = t[keep], loss[keep], code[keep]
     start = np.searchsorted(code, np.arange(len(labels) + 1))
     return Rows(t, loss, start, labels, tuple(flags))
-
-
-def default_window(rows: Rows) -> Window:
-    """The last decade and a half of the positive t, or all of it where there is less."""
-    require(rows.t.size > 0, "loss", "not finite in any row with t > 0", "at least two finite rows")
-    hi = float(rows.t.max())
-    return max(hi / 10.0**DEFAULT_DECADES, float(rows.t.min())), hi
 
 
 def resample(rows: Rows, window: Window, floor: float = 0.0) -> Nodes:

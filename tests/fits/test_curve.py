@@ -59,7 +59,7 @@ def test_a_known_floor_is_subtracted_and_neglecting_it_is_seen():
     fit = fit_curve(GRID, loss, floor=0.1)
     assert abs(fit.exponent - 0.7) < EXACT
     assert (fit.floor, fit.floor_kind) == (0.1, "given")
-    neglected = fit_curve(GRID, loss)
+    neglected = fit_curve(GRID, loss, window=(300, 1e4))
     assert abs(neglected.exponent - 0.7) > 0.1
     assert any(flag.startswith("window: exponent moves by more than 0.05") for flag in neglected.flags)
 
@@ -239,10 +239,10 @@ def test_a_seed_that_ends_early_is_left_out():
     assert both.seeds == (0, 1)
 
 
-def test_the_default_window_is_the_last_decade_and_a_half():
+def test_without_a_window_an_exact_power_law_is_fitted_whole():
     fit = fit_curve(GRID, GRID**-0.5)
-    assert np.allclose(fit.window, (10**2.5, 1e4))
-    assert fit_curve(GRID[:20], GRID[:20] ** -0.5).window == (GRID[0], GRID[19])
+    assert np.allclose(fit.window, (1, 1e4))
+    assert (fit.window_kind, fit.law, fit.second, fit.spread < EXACT) == ("automatic", "one", None, True)
 
 
 def test_the_window_is_reported_as_asked_and_where_rows_cover_it():
@@ -350,7 +350,9 @@ def test_bad_input_is_named(arguments, options, field, says):
 
 
 def test_a_bad_loss_outside_the_window_does_no_harm():
-    assert abs(fit_curve(GRID, replaced(2, -1.0)).exponent - 0.5) < EXACT
+    assert abs(fit_curve(GRID, replaced(2, -1.0), window=(10, 1e4)).exponent - 0.5) < EXACT
+    with pytest.raises(BadInput, match="^loss: -1 at t="):
+        fit_curve(GRID, replaced(2, -1.0))
 
 
 # Powers of two scale without rounding, so that rows stay on their side of the window's edges.
