@@ -2,5 +2,6 @@
 
 from featscale.fits.curve import CurveFit, fit_curve
 from featscale.fits.verdict import verdict
+from featscale.fits.windows import Prediction
 
-__all__ = ["CurveFit", "fit_curve", "verdict"]
+__all__ = ["CurveFit", "Prediction", "fit_curve", "verdict"]

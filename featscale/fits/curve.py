@@ -150,7 +150,7 @@ def fit_curve(
     nodes = chosen.nodes
     _require_rows(nodes, chosen.law, floor, kind)
     found = estimate(nodes, chosen.law, kind, E, chosen.start)
-    others = alternatives(table, nodes, found, chosen.law, kind, level)
+    others = alternatives(table, chosen, found, kind, level)
     middle = nodes.log_t.size // 2
     low, high = (estimate(nodes.part(part), "one", kind, E) for part in (slice(middle + 1), slice(middle, None)))
     fit = CurveFit(

@@ -13,7 +13,7 @@ from scipy.optimize import least_squares, minimize_scalar
 from featscale.fits.free_floor import free_floor, line
 from featscale.fits.resample import Nodes
 from featscale.fits.seed_intervals import Held, Interval, delta, influence, profile, student
-from featscale.fits.two_terms import TwoTerms, jacobian, log_curve, two_terms
+from featscale.fits.two_terms import TwoTerms, jacobian, likelier_sign, log_curve, two_terms
 
 Array = NDArray[np.float64]
 FloorKind = Literal["zero", "given", "free"]
@@ -119,9 +119,9 @@ def estimate(nodes: Nodes, law: LawName, kind: FloorKind, E: float, start: TwoTe
 
 
 def two_laws(nodes: Nodes, E: float) -> TwoTerms:
-    """The better of sum and series for the mean curve."""
+    """Two terms for the mean curve: a sum or a series, as it bends."""
     y = nodes.interpolate(np.log(nodes.row_loss - E)).mean(axis=0)
-    return min((two_terms(y, *rows(nodes), kappa) for kappa in (1, -1)), key=lambda fit: fit.cost)
+    return two_terms(y, *rows(nodes), likelier_sign(y, *rows(nodes)))
 
 
 def ruling(fit: TwoTerms, nodes: Nodes) -> LawName:
@@ -199,7 +199,9 @@ def _held_two_terms(nodes: Nodes, y: Array, p: Array, kappa: int, chi: float) ->
 
     # Turned about the middle of the curve, the first term stays where it was.
     start = np.array([p[1] + (chi - p[0]) * nodes.log_t.mean(), p[2], p[3]])
-    fit = least_squares(residual, start, lambda others: law(others)[1][:, 1:], method="lm", xtol=1e-10, max_nfev=100)
+    fit = least_squares(
+        residual, start, lambda others: law(others)[1][:, 1:], method="lm", x_scale="jac", xtol=1e-8, max_nfev=50
+    )
     f, J = law(fit.x)
     return y - f, J
 

@@ -25,9 +25,13 @@ MOVES = 0.002
 
 @dataclass(frozen=True)
 class Plan:
-    """nodes, the curves inside the window. law. how the window came about: "given", "predicted" or "automatic". start, of two terms. flags."""
+    """The curves inside the window, `nodes`, and where the window was free to be, `whole`; the law; flags.
+
+    how the window came about: "given", "predicted" or "automatic". start, of a fit of two terms.
+    """
 
     nodes: Nodes
+    whole: Nodes
     law: LawName
     how: str
     start: TwoTerms | None = None
@@ -45,19 +49,21 @@ def plan(
     Raises: BadInput for losses <= E or for windows without rows.
     """
     if window is not None:
-        return Plan(resample(table, window, E), law or "one", "given")
+        nodes = resample(table, window, E)
+        return Plan(nodes, nodes, law or "one", "given")
     whole = _measured(table)
     if prediction is not None:
-        return Plan(resample(table, predicted_window(prediction, whole, E), E), law or "one", "predicted")
+        nodes = resample(table, predicted_window(prediction, whole, E), E)
+        return Plan(nodes, nodes, law or "one", "predicted")
     nodes = resample(table, whole, E)
     y = nodes.interpolate(np.log(nodes.row_loss - E))
     if law in ("two", "broken"):
-        return Plan(nodes, law, "automatic")
+        return Plan(nodes, nodes, law, "automatic")
     if kind == "free":
         return _above_free_floor(table, nodes, y)
     choice = straight(nodes, y)
     if _span(nodes, choice.nodes) >= WHOLE:
-        return Plan(nodes, "one", "automatic")
+        return Plan(nodes, nodes, "one", "automatic")
     cut = resample(table, choice.window, E)
     if law is None:
         one = estimate(cut, "one", kind, E)
@@ -67,7 +73,7 @@ def plan(
     flags = (
         () if choice.found else (f"window: no power law: the exponent drifts by {choice.drift:.2g} in half a decade",)
     )
-    return Plan(cut, "one", "automatic", flags=(*flags, *_cut_flags(nodes, cut)))
+    return Plan(cut, nodes, "one", "automatic", flags=(*flags, *_cut_flags(nodes, cut)))
 
 
 def _measured(table: Rows) -> Window:
@@ -95,7 +101,7 @@ def _two_terms(nodes: Nodes, y: Array, E: float, cut_exponent: float) -> Plan | 
     moved = abs(float(p[0]) - cut_exponent)
     if _span(nodes, left.nodes) < WHOLE or not left.found or moved < max(MOVES, 0 if math.isnan(error) else error):
         return None
-    return Plan(nodes, law, "automatic", fit)
+    return Plan(nodes, nodes, law, "automatic", fit)
 
 
 def _above_free_floor(table: Rows, nodes: Nodes, y: Array) -> Plan:
@@ -104,11 +110,11 @@ def _above_free_floor(table: Rows, nodes: Nodes, y: Array) -> Plan:
     fit = estimate(nodes, "one", "free", 0.0)
     left = straight(nodes, fit.residual - fit.exponent * nodes.log_t)
     if _span(nodes, left.nodes) >= WHOLE:
-        return Plan(nodes, "one", "automatic")
+        return Plan(nodes, nodes, "one", "automatic")
     cut = resample(table, left.window, 0.0)
     if cut.rows.min() < 4:
-        return Plan(nodes, "one", "automatic", flags=("window: one power law above a floor does not fit",))
-    return Plan(cut, "one", "automatic", flags=_cut_flags(nodes, cut))
+        return Plan(nodes, nodes, "one", "automatic", flags=("window: one power law above a floor does not fit",))
+    return Plan(cut, nodes, "one", "automatic", flags=_cut_flags(nodes, cut))
 
 
 def _cut_flags(nodes: Nodes, cut: Nodes) -> tuple[str, ...]:

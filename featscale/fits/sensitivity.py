@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featscale.fits.estimate import Estimate, FloorKind, LawName, estimate, ruling, two_laws
+from featscale.fits.plan import Plan
 from featscale.fits.resample import Nodes, Rows, Window, resample
 from featscale.fits.seed_intervals import Interval
 from featscale.fits.two_terms import TwoTerms
@@ -33,15 +34,16 @@ class Alternative:
     interval: Interval
 
 
-def alternatives(
-    table: Rows, nodes: Nodes, fitted: Estimate, law: LawName, kind: FloorKind, level: float
-) -> tuple[Alternative, ...]:
+def alternatives(table: Rows, chosen: Plan, fitted: Estimate, kind: FloorKind, level: float) -> tuple[Alternative, ...]:
     """Refits in parts of the window and beyond it with the same law, and in the window with other laws.
 
     Parts: lower and upper half, all but the first and all but the last quarter, in log t; beyond: half a decade earlier and later, where rows
-    are. Laws: one where two were fitted; one and two with zero floor where it was free.
+    are. Laws: one where two were fitted; one with zero floor where it was free, and two in all
+    of the curve.
     Cost: up to eight fits.
     """
+
+    nodes, law = chosen.nodes, chosen.law
 
     def row(name: str, part: Nodes, law: LawName, kind: FloorKind, start: TwoTerms | None) -> Alternative:
         found = estimate(part, law, kind, fitted.known, start)
@@ -53,9 +55,9 @@ def alternatives(
         rows.append(row("one law", nodes, "one", kind, None))
     if kind == "free":
         rows.append(row("zero floor", nodes, "one", "zero", None))
-        if nodes.rows.min() >= TWO_ROWS:
-            fit = two_laws(nodes, 0.0)
-            rows.append(row("zero floor, two laws", nodes, ruling(fit, nodes), "zero", fit))
+        if chosen.whole.rows.min() >= TWO_ROWS:
+            fit = two_laws(chosen.whole, 0.0)
+            rows.append(row("zero floor, two laws", chosen.whole, ruling(fit, chosen.whole), "zero", fit))
     return tuple(rows)
 
 

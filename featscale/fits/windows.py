@@ -24,6 +24,8 @@ DRIFT = 0.01
 SIGMAS = 1.0
 # Fewer seeds than this do not tell the error of a drift; the roughness of their curves does then.
 SEEDS = 3
+# Coefficients of the smooth curve that roughness is measured from.
+QUARTIC = 5
 # A plateau is no power law: a window must fall at least this fraction as fast as the whole curve.
 FALL = 0.25
 # A time scale of the prediction is kept away from by this factor.
@@ -77,10 +79,11 @@ def predicted_window(prediction: Prediction, measured: Window, floor: float = 0.
 def straight(nodes: Nodes, y: Array) -> Choice:
     r"""The longest window in which the local exponent of y = log(loss − E) is constant within errors.
 
-    In a window of ℓ e-folds of t the local exponent drifts from end to end, by the least-squares parabola, by
-    :math:`D = -2 c \ell,\ y \approx h - \chi x + c x^2`. The window is one power law if :math:`|\bar D| \le \max(0.01, \mathrm{se}(\bar D))`, the mean over
-    seeds and its standard error: one, not two, for an undetected bend biases the exponent of a long window by as much as its own
-    interval. The error is the scatter of D between seeds; below three seeds at least that of the curves' correlated residuals.
+    In a window of ℓ e-folds of t a least-squares cubic, :math:`y \approx h - \chi x + c\,P_2(x) + d\,P_3(x)`, makes the local exponent drift from end to
+    end by :math:`D = -2 c \ell` and bow from the ends to the middle by :math:`B = \tfrac34 d \ell^2`. The window is one power law if
+    :math:`|\bar D| \le \max(0.01, \mathrm{se}(\bar D))` and B likewise, the mean over seeds and its standard error: one, not two, for an undetected
+    bend biases the exponent of a long window by as much as its own interval. The error is the scatter between seeds; below three seeds at least
+    that of the curves' correlated residuals.
     Among equals the later window wins; plateaus, where the curve falls less than a quarter as fast as on the whole, do not count.
 
     The choice looks at curvature alone, to which the slope of the same window is uncorrelated, so that it spoils the interval little.
@@ -91,11 +94,10 @@ def straight(nodes: Nodes, y: Array) -> Choice:
     """
     lo, hi = candidates(y.shape[1])
     spacing = (nodes.log_t[-1] - nodes.log_t[0]) / (y.shape[1] - 1)
-    drift, error, slope = drifts(y, spacing)
-    i = longest(drift, error, slope, lo, hi)
+    drift, excess, slope = drifts(y, spacing)
+    i = int(longest(excess, slope, lo, hi))
     first, last = int(lo[i]), int(hi[i])
-    found = bool(abs(drift[i]) <= max(DRIFT, SIGMAS * error[i]))
-    return Choice((_row(nodes, first), _row(nodes, last)), (first, last), found, float(drift[i]))
+    return Choice((_row(nodes, first), _row(nodes, last)), (first, last), bool(excess[i] <= 1), float(drift[i]))
 
 
 @lru_cache(maxsize=64)
@@ -108,56 +110,69 @@ def candidates(G: int) -> tuple[Index, Index]:
 
 
 @lru_cache(maxsize=16)
-def contrasts(G: int) -> tuple[Array, Array]:
-    """Rows that give drift and exponent of every candidate window from y at spacing 1, each of shape (W, G)."""
+def contrasts(G: int) -> tuple[Array, Array, Array]:
+    """Rows that give drift, bow and exponent of every candidate window from y at spacing 1, each of shape (W, G)."""
     lo, hi = candidates(G)
-    drift, slope = np.zeros((2, lo.size, G))
+    drift, bow, slope = np.zeros((3, lo.size, G))
     for w, (a, b) in enumerate(zip(lo, hi, strict=True)):
-        k = np.arange(b - a + 1) - (b - a) / 2
+        length = b - a
+        k = np.arange(length + 1) - length / 2
         parabola = k**2 - np.mean(k**2)
-        drift[w, a : b + 1] = -2 * (b - a) * parabola / (parabola @ parabola)
-        slope[w, a : b + 1] = -k / (k @ k)
-    return drift, slope
+        cubic = k**3 - k * (k @ k**3) / (k @ k)
+        inside = slice(a, b + 1)
+        drift[w, inside] = -2 * length * parabola / (parabola @ parabola)
+        bow[w, inside] = 0.75 * length**2 * cubic / (cubic @ cubic)
+        slope[w, inside] = -k / (k @ k)
+    return drift, bow, slope
 
 
 def drifts(y: Array, spacing: float) -> tuple[Array, Array, Array]:
-    """Drift and exponent in every candidate window of S curves y, shape (..., S, G), at nodes `spacing` apart.
+    """How far S curves y, shape (..., S, G), at nodes `spacing` apart are from straight in every candidate window.
 
-    Returns: mean drift over seeds, its standard error, mean exponent, each of shape (..., W).
+    Returns: mean drift of the exponent over seeds; the larger of drift and bow over what is tolerated, at most 1 where the window is
+    straight; mean exponent; each of shape (..., W).
     """
-    S, G = y.shape[-2:]
-    drift_rows, slope_rows = contrasts(G)
-    drift = y @ (drift_rows.T / spacing)
-    error = drift.std(axis=-2, ddof=1) / math.sqrt(S) if S > 1 else np.zeros(drift.shape[:-2] + drift.shape[-1:])
-    if S < SEEDS:
-        error = np.maximum(error, _roughness(y) * np.linalg.norm(drift_rows, axis=1) / spacing / math.sqrt(S))
-    return drift.mean(axis=-2), error, y.mean(axis=-2) @ (slope_rows.T / spacing)
+    drift_rows, bow_rows, slope_rows = contrasts(y.shape[-1])
+    rough = _roughness(y) / math.sqrt(y.shape[-2]) if y.shape[-2] < SEEDS else None
+    drift, drift_limit = _tolerated(y, drift_rows / spacing, rough)
+    bow, bow_limit = _tolerated(y, bow_rows / spacing, rough)
+    excess = np.maximum(np.abs(drift) / drift_limit, np.abs(bow) / bow_limit)
+    return drift, excess, y.mean(axis=-2) @ (slope_rows.T / spacing)
+
+
+def _tolerated(y: Array, rows: Array, rough: Array | None) -> tuple[Array, Array]:
+    """Mean over seeds of a contrast and the largest value that is none, each of shape (..., W)."""
+    S = y.shape[-2]
+    value = y @ rows.T
+    error = value.std(axis=-2, ddof=1) / math.sqrt(S) if S > 1 else np.zeros(value.shape[:-2] + value.shape[-1:])
+    if rough is not None:
+        error = np.maximum(error, rough * np.linalg.norm(rows, axis=1))
+    return value.mean(axis=-2), np.maximum(DRIFT, SIGMAS * error)
 
 
 def _roughness(y: Array) -> Array:
-    """Standard deviation of white noise that would move a drift as much as the correlated residuals of parabolas do, shape (..., W)."""
+    """Standard deviation of white noise that would move a drift as much as the correlated residuals of quartics do, shape (..., W)."""
     lo, hi = candidates(y.shape[-1])
     rough = []
     for a, b in zip(lo, hi, strict=True):
-        basis, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, b - a + 1), 3))
+        basis, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, b - a + 1), QUARTIC))
         part = y[..., a : b + 1]
         rest = part - (part @ basis) @ basis.T
         square = (rest**2).sum(axis=(-2, -1))
         lagged = (rest[..., 1:] * rest[..., :-1]).sum(axis=(-2, -1))
         rho = np.divide(lagged, square, out=np.zeros_like(square), where=square > 0)
         inflation = np.clip((1 + rho) / (1 - rho + 1e-12), 1, (b - a + 1) / 4)
-        rough.append(np.sqrt(square / (y.shape[-2] * max(b - a - 2, 1)) * inflation))
+        rough.append(np.sqrt(square / (y.shape[-2] * max(b - a + 1 - QUARTIC, 1)) * inflation))
     return np.stack(rough, axis=-1)
 
 
-def longest(drift: Array, error: Array, slope: Array, lo: Index, hi: Index) -> int | Index:
+def longest(excess: Array, slope: Array, lo: Index, hi: Index) -> int | Index:
     """Index of the longest window that is straight and no plateau, the latest of equals; of the straightest of the shortest if there is none.
 
-    Arguments: drift, error, slope, shape (..., W). lo, hi, shape (W,).
+    Arguments: excess, slope, shape (..., W), of :func:`drifts`. lo, hi, shape (W,).
     Returns: shape (...).
     """
     length = hi - lo
-    excess = np.abs(drift) / np.maximum(DRIFT, SIGMAS * error)
     whole = np.abs(slope[..., np.argmax(length), None])
     falls = np.abs(slope) >= FALL * whole
     # Half a node for lateness breaks ties between windows of one length.

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from fits.synthetic import noisy, tidy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
@@ -14,19 +15,6 @@ from featscale.fits import fit_curve
 # Exact data: what is left is the rounding of a sum over some tens of logarithms.
 EXACT = 1e-10
 GRID = np.logspace(0, 4, 97)
-
-
-def tidy(t, curves):
-    """Columns t, loss, seed of the curves, shape (S, n)."""
-    S, n = curves.shape
-    return np.tile(t, S), curves.ravel(), np.repeat(np.arange(S), n)
-
-
-def noisy(rng, t, S, chi=0.5, sigma=0.05, E=0.0):
-    """S curves whose relative noise is correlated along the trajectory over half a decade."""
-    x = np.log10(t)
-    root = np.linalg.cholesky(np.exp(-np.abs(x[:, None] - x) / 0.5) + 1e-12 * np.eye(x.size))
-    return (E + 2 * t**-chi) * np.exp(sigma * (rng.standard_normal((S, x.size)) @ root.T))
 
 
 @pytest.mark.parametrize("t", [GRID, np.arange(0.0, 3000.0), np.sort(np.random.default_rng(0).uniform(1, 500, 40))])
@@ -137,47 +125,6 @@ def test_one_seed_has_no_interval():
     assert np.isnan([*fit.interval, fit.stderr]).all()
     assert np.isnan(fit.band(GRID)).all()
     assert "one seed: no interval" in fit.flags
-
-
-@pytest.mark.parametrize("S", [3, 5])
-def test_intervals_cover_and_those_from_rows_do_not(S):
-    """400 replicates with trajectory-correlated noise: Student-t over seeds against residuals and resampled rows."""
-    R, chi = 400, 0.5
-    rng = np.random.default_rng(S)
-    t = np.logspace(0, 3, 37)
-    x = np.log(t) - np.log(t).mean()
-    X = np.tile(x, S)
-    hits = np.zeros(3)
-    for _ in range(R):
-        curves = noisy(rng, t, S, chi)
-        lo, hi = fit_curve(*tidy(t, curves), window=(1, 1e3)).interval
-        y = np.log(curves)
-        slope = -(y @ x) / (x @ x)
-        residual = (y - y.mean() + slope.mean() * x).ravel()
-        ols = 1.96 * residual.std(ddof=2) / math.sqrt(X @ X)
-        rows = rng.integers(0, X.size, (200, X.size))
-        Xb, yb = X[rows], y.ravel()[rows]
-        Xc = Xb - Xb.mean(axis=1, keepdims=True)
-        low, high = np.quantile(-(Xc * yb).sum(axis=1) / (Xc**2).sum(axis=1), [0.025, 0.975])
-        hits += lo <= chi <= hi, abs(slope.mean() - chi) <= ols, low <= chi <= high
-    by_seed, by_residual, by_row = hits / R
-    assert 0.92 <= by_seed <= 0.98
-    assert by_residual < 0.85
-    assert by_row < 0.85
-
-
-@pytest.mark.slow
-def test_intervals_cover_with_a_free_floor_and_the_curve_is_less_biased_than_its_seeds():
-    rng = np.random.default_rng(11)
-    t = np.logspace(0, 3, 37)
-    fits = [fit_curve(*tidy(t, noisy(rng, t, 5, sigma=0.03)), window=(1, 1e3), floor="free") for _ in range(400)]
-    assert 0.91 <= np.mean([fit.interval[0] <= 0.5 <= fit.interval[1] for fit in fits]) <= 0.98
-    curve, seeds = (
-        np.array(values) - 0.5 for values in zip(*((f.exponent, f.per_seed.mean()) for f in fits), strict=True)
-    )
-    difference = seeds - curve
-    assert difference.mean() > 4 * difference.std(ddof=1) / math.sqrt(len(fits))
-    assert abs(curve.mean()) < abs(seeds.mean())
 
 
 def test_the_mean_of_logs_is_kept_apart_from_the_log_of_the_mean():
