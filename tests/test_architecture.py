@@ -39,7 +39,7 @@ TABLE = {
     "featscale.fits": ("featscale.numerics", "scipy polars"),
     "featscale.figures": (
         "featscale.spectra featscale.theory featscale.fits featscale.runs featscale.diagnostics",
-        "matplotlib plotly polars",
+        "matplotlib plotly polars scipy",
     ),
     "featscale.report": (
         "featscale.spectra featscale.theory featscale.fits featscale.runs featscale.diagnostics featscale.figures",
