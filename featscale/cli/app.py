@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from featscale.cli import fit, fit_law, runs, theory
+from featscale.cli import fit, fit_frontier, fit_law, runs, theory
 from featscale.cli.demo import demo
 from featscale.cli.doctor import doctor
 from featscale.cli.figure import figure
@@ -25,7 +25,7 @@ app = typer.Typer(
 app.add_typer(theory.app, name="theory")
 app.command()(simulate)
 # Its modules register their commands with the group when they are imported.
-assert fit_law.app is fit.app
+assert fit_law.app is fit_frontier.app is fit.app
 app.add_typer(fit.app, name="fit")
 app.add_typer(runs.app, name="runs")
 app.command()(worker)

@@ -15,6 +15,9 @@ Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Kind = Literal["seed", "run", "row", "none"]
 
+# Weights move this far from 1, and the variance is divided by its square.
+FAY = 0.5
+
 
 @dataclass(frozen=True)
 class Clusters:
@@ -41,17 +44,12 @@ class Resamples:
     weights: Array
     probability: Array
 
-    def variance(self, values: Array, centre: Array) -> Array:
-        """Mean square of values, shape (K, …), about `centre`, over resamples whose values are finite."""
-        return self.covariance(values[..., None], centre[..., None])[..., 0, 0]
-
-    def covariance(self, values: Array, centre: Array) -> Array:
-        """Covariance over the last axis, shape (…, d, d), of values (K, …, d) about `centre` (…, d)."""
+    def variance(self, values: Array) -> Array:
+        """Variance of an estimate from its values, shape (K, …), on the resamples: those whose values are all finite."""
         good = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        w = self.probability * good
-        off = np.where(good.reshape(-1, *[1] * (values.ndim - 1)), values, 0.0) - centre
-        off = np.where(good.reshape(-1, *[1] * (values.ndim - 1)), off, 0.0)
-        return np.einsum("k,k...i,k...j->...ij", w / max(w.sum(), 1e-300), off, off)
+        w = self.probability[good] / max(float(self.probability[good].sum()), 1e-300)
+        off = values[good] - np.tensordot(w, values[good], axes=1)
+        return np.asarray(np.tensordot(w, off**2, axes=1) / FAY**2, np.float64)
 
 
 def crossed(config: Codes, seed: Codes | None, rows_are_runs: bool, by: str | None = None) -> Clusters:
@@ -82,25 +80,32 @@ def config_codes(code: Codes) -> Codes:
 
 
 def rao_wu(clusters: Clusters, draws: int, seed: int = 0) -> Resamples:
-    r"""The rescaling bootstrap: of the S clusters of a stratum, S − 1 are drawn with replacement and weighted by S/(S − 1).
+    r"""The rescaling bootstrap: of the S clusters of a stratum, S − 1 are drawn with replacement, and weights go halfway there.
 
-    .. math:: w_g = \frac{S}{S-1} m_g, \qquad m \sim \mathrm{Multinomial}(S - 1; 1/S)
+    .. math:: w_g = 1 + k\Bigl(\frac{S}{S-1} m_g - 1\Bigr), \qquad m \sim \mathrm{Multinomial}(S - 1; 1/S), \qquad k = \tfrac12
 
-    The variance over resamples of a weighted mean is then s²/S without bias; drawing S of S gives (S − 1)/S of it, two thirds for three
-    seeds. Where one stratum has at most `draws` different resamples, they are listed with their probabilities, and nothing is random.
-    Source: Rao & Wu 1988, "Resampling inference with complex survey data"; derived; tests/fits/test_clusters.py.
+    The variance over resamples of a weighted mean, divided by k², is then s²/S without bias; drawing S of S gives (S − 1)/S of it, two thirds
+    for three seeds. With k = 1 a resample of three seeds may be a single one, far outside the range where a law's fit is linear in its weights;
+    k = ½ (Fay's method) keeps every seed in every resample. Where one stratum has at most `draws` different resamples, they are listed with their
+    probabilities, and nothing is random.
+    Source: Rao & Wu 1988, "Resampling inference with complex survey data"; Judkins 1990, "Fay's method for variance estimation";
+    tests/fits/test_clusters.py.
     """
     strata = [np.flatnonzero(clusters.stratum == h) for h in np.unique(clusters.stratum)]
     G = clusters.stratum.size
     if len(strata) == 1 and 2 <= G and math.comb(2 * G - 2, G - 1) <= draws:
-        return _all(G)
+        return _halfway(_all(G))
     rng = np.random.default_rng(seed)
     weights = np.ones((draws, G))
     for inside in strata:
         S = inside.size
         if S > 1:
             weights[:, inside] = S / (S - 1) * rng.multinomial(S - 1, np.full(S, 1 / S), size=draws)
-    return Resamples(weights, np.full(draws, 1 / draws))
+    return _halfway(Resamples(weights, np.full(draws, 1 / draws)))
+
+
+def _halfway(resamples: Resamples) -> Resamples:
+    return Resamples(1 + FAY * (resamples.weights - 1), resamples.probability)
 
 
 def _all(G: int) -> Resamples:

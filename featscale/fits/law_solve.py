@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from featscale.errors import require
-from featscale.fits.laws import Design, Law, curvature, design, evaluate, log_loss
+from featscale.fits.laws import Design, Law, centred, curvature, design, evaluate, log_loss, vector
 from featscale.fits.newton import Index, Local, Minimum, Problem, minimise
 from featscale.fits.varpro import linear_part, projected
 
@@ -66,15 +66,22 @@ def huber_problem(on: Design, y: Array, delta: float, weights: Array | None = No
     return Problem(value, local)
 
 
-def solve(law: Law, x: Mapping[str, Array], loss: Array, delta: float) -> Solution:
+def solve(
+    law: Law, x: Mapping[str, Array], loss: Array, delta: float, start: Mapping[str, float] | None = None
+) -> Solution:
     """The lowest minimum found of Σ huber(log L − log loss) over the law's parameters, coefficients that vanish set to zero.
 
     Source: Hoffmann et al. 2022 for the objective; starts by variable projection of the relative residual L/loss − 1, the linearised
     log residual, from 64 quasi-random exponents. Checked: tests/fits/test_law_fit.py on the Chinchilla points.
-    Cost: milliseconds for hundreds of rows.
+    Arguments: start, name → value: where to start instead of the search, for one fit among many alike.
+    Cost: 0.1 s for hundreds of rows, a tenth of that from a start.
     """
     on = design(law, x)
     y = np.log(loss)
+    if start is not None:
+        found = _polish(on, y, centred(law, on.centre, vector(law, start))[None], delta)
+        warm = Solution(on, found.p[0], float(found.value[0]), (), bool(found.converged[0]))
+        return _without_vanished(warm, x, y, delta)
     best: Solution | None = None
     for active, starts in _starts(on, loss).items():
         reduced = law

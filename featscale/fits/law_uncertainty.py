@@ -19,6 +19,9 @@ Array = NDArray[np.float64]
 # Elements of the largest array of a batch of resampled fits.
 BATCH = 4_000_000
 GRID = 25
+# A resampled or a profiled fit is stopped when its next step promises less than this share of the objective:
+# about a hundredth of a standard error.
+RESAMPLED = 1e-6
 # A floor this small, as a share of the smallest loss, is none; derivatives by it are still those of floating point.
 NO_FLOOR = 1e-6
 
@@ -35,7 +38,7 @@ def replicates(on: Design, y: Array, delta: float, start: Array, clusters: Clust
     for first in range(0, K, size):
         weights = resamples.weights[first : first + size][:, clusters.code]
         problem = huber_problem(on, y, delta, weights)
-        best = minimise(problem, np.tile(start, (len(weights), 1)), lower, upper, steps=100)
+        best = minimise(problem, np.tile(start, (len(weights), 1)), lower, upper, relative=RESAMPLED)
         found.append(np.where(best.converged[:, None], best.p, np.nan))
     return np.concatenate(found)
 
@@ -91,7 +94,7 @@ def profile(on: Design, y: Array, delta: float, start: Array, i: int, grid: Arra
     lower[:, i] = upper[:, i] = grid
     p = np.tile(start, (grid.size, 1))
     p[:, i] = grid
-    return minimise(huber_problem(on, y, delta), p, lower, upper).value
+    return minimise(huber_problem(on, y, delta), p, lower, upper, relative=RESAMPLED).value
 
 
 def crossings(grid: Array, height: Array, level: float) -> tuple[float, float]:

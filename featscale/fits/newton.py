@@ -44,7 +44,9 @@ class Minimum:
     converged: NDArray[np.bool_]
 
 
-def minimise(problem: Problem, start: Array, lower: Array, upper: Array, *, steps: int = 200) -> Minimum:
+def minimise(
+    problem: Problem, start: Array, lower: Array, upper: Array, *, steps: int = 200, relative: float = RELATIVE
+) -> Minimum:
     r"""Minimise K problems together by Newton steps on the modulus of the Hessian, damped as Levenberg's.
 
     .. math:: \delta = -D^{-1/2} Q\,(|\Lambda| + \mu)^{-1} Q^T D^{-1/2} g, \qquad D^{-1/2} H D^{-1/2} = Q \Lambda Q^T
@@ -53,7 +55,8 @@ def minimise(problem: Problem, start: Array, lower: Array, upper: Array, *, step
     gradient presses on are held there (projected Newton, Bertsekas 1982); equal bounds hold a parameter always.
     Source: derived; tests/fits/test_newton.py, NIST's certified problems among them.
     Arguments: start, shape (K, P), or (P,) for one. lower, upper, shape (P,) or (K, P).
-    Returns: :class:`Minimum`; a problem is converged when its next step promises less than 1e-13 of its value, or no step lowers it any more.
+    relative: a problem is converged when its next step promises less than this share of its value, or no step lowers it any more.
+    Returns: :class:`Minimum`.
     Cost: about ten evaluations from a near start; only unfinished problems are evaluated.
     """
     p = np.clip(np.atleast_2d(start).astype(np.float64), lower, upper)
@@ -84,7 +87,7 @@ def minimise(problem: Problem, start: Array, lower: Array, upper: Array, *, step
         better = tried < value[which]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = np.where(better, (value[which] - tried) / promise, -1.0)
-        small = np.abs(promise) <= RELATIVE * np.abs(value[which]) + 1e-300
+        small = np.abs(promise) <= relative * np.abs(value[which]) + 1e-300
         _damp(damping, growth, which, ratio)
         p[which[better]], value[which[better]] = moved[better], tried[better]
         stale[which] = better
