@@ -42,23 +42,40 @@ def huber(r: Array, delta: float) -> Array:
     return np.where(size <= delta, r**2 / 2, delta * (size - delta / 2))
 
 
-def huber_problem(on: Design, y: Array, delta: float, weights: Array | None = None) -> Problem:
-    r"""K problems :math:`F_k(p) = \sum_n w_{kn}\,\mathrm{huber}_\delta(f_n(p) - y_n)` with f = log L, y = log loss; weights (K, n), None for ones.
+def huber_integral(r: Array, delta: float) -> Array:
+    """∫_0^r huber."""
+    size = np.abs(r)
+    return np.sign(r) * np.where(size <= delta, size**3 / 6, delta * size * (size - delta) / 2 + delta**3 / 6)
 
-    The Hessian is exact where no |r| = delta; the scale of a step is that of iteratively reweighted least squares, which never vanishes.
+
+def smoothed(r: Array, delta: float, h: float) -> tuple[Array, Array, Array]:
+    r"""The Huber loss averaged over r ± h, :math:`\frac{1}{2h}\int_{-h}^{h} \mathrm{huber}(r + s)\,ds`, and its two derivatives; h = 0 is the loss itself."""
+    if h == 0:
+        return huber(r, delta), np.clip(r, -delta, delta), (np.abs(r) <= delta).astype(np.float64)
+    up, down = r + h, r - h
+    value = (huber_integral(up, delta) - huber_integral(down, delta)) / (2 * h)
+    pull = (huber(up, delta) - huber(down, delta)) / (2 * h)
+    return value, pull, (np.clip(up, -delta, delta) - np.clip(down, -delta, delta)) / (2 * h)
+
+
+def huber_problem(on: Design, y: Array, delta: float, weights: Array | None = None, h: float = 0.0) -> Problem:
+    r"""K problems :math:`F_k(p) = \sum_n w_{kn}\,\rho(f_n(p) - y_n)` with f = log L, y = log loss; weights (K, n), None for ones.
+
+    ρ is the Huber loss, averaged over ± h. The Hessian is exact where no |r| = delta; the scale of a step is that of iteratively
+    reweighted least squares, which never vanishes.
     """
 
     def weight(which: Index) -> Array:
         return np.ones((which.size, 1)) if weights is None else weights[which]
 
     def value(p: Array, which: Index) -> Array:
-        return (weight(which) * huber(log_loss(on, p) - y, delta)).sum(axis=1)
+        return (weight(which) * smoothed(log_loss(on, p) - y, delta, h)[0]).sum(axis=1)
 
     def local(p: Array, which: Index) -> Local:
         at, w = evaluate(on, p), weight(which)
         r = at.f - y
-        pull = w * np.clip(r, -delta, delta)
-        slope = w * (np.abs(r) <= delta)
+        _, pull, slope = smoothed(r, delta, h)
+        pull, slope = w * pull, w * slope
         H = np.swapaxes(at.J, 1, 2) @ (slope[..., None] * at.J) + curvature(on, p, at, pull)
         irls = w * np.minimum(1.0, delta / np.maximum(np.abs(r), 1e-300))
         return Local(np.einsum("kn,knp->kp", pull, at.J), H, np.einsum("kn,knp->kp", irls, at.J**2))

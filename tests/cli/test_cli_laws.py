@@ -133,7 +133,7 @@ def test_a_folder_of_runs_is_a_table(capsys, file, tmp_path):
 
 
 def test_bottleneck_takes_noise_from_eta_and_batch(capsys, tmp_path):
-    parts = [table(2, 0.0).with_columns(eta=pl.lit(0.1), batch=pl.lit(float(B))) for B in (1, 8, 64)]
+    parts = [table(2, 0.0).with_columns(eta=pl.lit(0.1), batch=pl.lit(float(B))) for B in (1, 16)]
     noisy = pl.concat(parts).with_columns(
         loss=pl.col("loss") + 3 * pl.col("eta") / pl.col("batch") * pl.max_horizontal("t", pl.lit(0.5)) ** -1.3
     )
@@ -152,7 +152,9 @@ def test_pictures_are_drawn(capsys, file, tmp_path):
     D = np.geomspace(1e12, 1e9, 30)
     points = pl.DataFrame({"N": N, "D": D, "loss": 1.7 + 400 * N**-0.34 + 2000 * D**-0.37})
     points.write_csv(tmp_path / "points.csv")
-    result(capsys, "law", tmp_path / "points.csv", "--law", "chinchilla", "--plot", tmp_path / "points.png")
+    result(
+        capsys, "law", tmp_path / "points.csv", "--law", "chinchilla", "--draws", 20, "--plot", tmp_path / "points.png"
+    )
     for name in ("law", "frontier", "points"):
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
@@ -168,7 +170,7 @@ def test_text_has_every_parameter_and_flag(capsys, file):
 
 
 BAD = {
-    "negative": (lambda d: d.with_columns(loss=-pl.col("loss")), "error: loss: -1.6"),
+    "negative": (lambda d: d.with_columns(loss=-pl.col("loss")), "error: loss: -1.04418 in row 2: > 0"),
     "zero": (lambda d: d.with_columns(loss=pl.lit(0.0)), "error: loss: 0 in row"),
     "one point": (lambda d: d.filter(pl.col("t") > 0)[:1], "error: FILE: 1 usable rows: at least 5"),
     "missing column": (lambda d: d.drop("N"), "error: N: no such column"),
