@@ -23,6 +23,8 @@ Method = Literal["envelope", "isoflop", "parametric"]
 
 METHODS: tuple[Method, ...] = ("envelope", "isoflop", "parametric")
 DIFFER = 0.05
+# Standard errors below this are those of identical seeds.
+IDENTICAL = 1e-7
 SHORT_DECADES = 0.5
 # Widths further apart than this leave the spline of a noise-free sum more than 5 % off.
 WIDEST = 3.0
@@ -165,9 +167,9 @@ def _disagreement(
         if not np.isfinite(apart).all() or not np.isfinite(star).any():
             continue
         spread = np.sqrt(resamples.variance(star))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            worst = max(worst, float(np.where(apart == 0, 0.0, np.abs(apart) / spread).max()))
-        tests += 2
+        if spread.min() > IDENTICAL:
+            worst = max(worst, float((np.abs(apart) / spread).max()))
+            tests += 2
     if tests == 0:
         return math.nan, math.nan
     return float(min(1.0, tests * 2 * (1 - stdtr(df, worst)))), worst
@@ -179,7 +181,8 @@ def _flags(
     for method in METHODS:
         found = estimates[method]
         if not math.isfinite(found.loss_exponent):
-            yield f"{method}: fewer than three bracketed optima, no exponent"
+            why = "a term of the sum vanishes" if method == "parametric" else "fewer than three bracketed optima"
+            yield f"{method}: {why}, no exponent"
         elif method != "parametric":
             decades = math.log10(found.compute.max() / found.compute.min())
             if decades < SHORT_DECADES:

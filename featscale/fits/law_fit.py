@@ -37,6 +37,7 @@ SHORT_DECADES = 0.5
 SMALL_SHARE = 0.05
 LACK = 0.01
 CONSTANT = 1e-9
+SMALL_FLOOR = 0.01
 NO_INTERVAL = (math.nan, math.nan)
 
 
@@ -45,7 +46,7 @@ class LawFit:
     """A law fitted to n rows.
 
     parameters, name → value; NaN where a term vanished with its exponent. objective: Σ huber_delta(log L − log loss). converged.
-    intervals, name → (lo, hi) at `level`, and methods, name → "bootstrap" or "profile"; NaN without replicates. stderr, name → standard
+    intervals, name → (lo, hi) at `level`, and methods, name → "bootstrap", "profile" or, with NaN, "none". stderr, name → standard
     error, of log c for a coefficient c and of log q. delta_method, name → interval by the sandwich, the cross-check.
     condition: of the Jacobian with columns of unit length. shares, coefficient → largest share of the loss. residual: rms log residual.
     lack_of_fit: p-value, NaN without replicates. rows, of them rows_used; clusters, their kind and df.
@@ -141,16 +142,22 @@ def fit_law(
     """
     row = law_named(law) if isinstance(law, str) else law
     _check(row, observed, delta, level, draws)
+    scale = float(np.exp(np.log(observed.loss).mean()))
+    if start is not None:
+        start = {name: value / scale if name in row.coefficients else value for name, value in start.items()}
+    fit = _fit(row, replace(observed, loss=observed.loss / scale), delta, level, draws, start)
+    fit = _in_units(fit, scale)
+    return replace(fit, flags=(*observed.flags, *_flags(fit, observed)))
+
+
+def _fit(
+    row: Law, observed: Observations, delta: float, level: float, draws: int, start: Mapping[str, float] | None
+) -> LawFit:
+    """The fit, without its flags, to losses near 1."""
     solution = solve(row, observed.x, observed.loss, delta, start)
     fitted = _fitted(row, solution, observed, delta)
     resamples = rao_wu(observed.clusters, draws)
-    has_df = observed.clusters.df > 0
-    star = (
-        replicates(fitted.on, fitted.y, delta, fitted.p, observed.clusters, resamples)
-        if has_df
-        else np.full((1, fitted.p.size), math.nan)
-    )
-    plain = uncentred(fitted.on.law, fitted.on.centre, star)
+    plain = _resampled(fitted, resamples, row.floor in solution.zero)
     values = _values(row, fitted, solution.zero)
     stderr, delta_method, intervals, methods = _intervals(fitted, values, plain, resamples, level)
     # The floor's column is left out of the condition number where it is zero.
@@ -178,12 +185,47 @@ def fit_law(
         span={k: float(np.log10(v.max() / v.min())) for k, v in observed.x.items()},
         without_floor={},
         replicates=_full(row, fitted.on.law, plain),
-        probability=resamples.probability if has_df else np.ones(1),
+        probability=resamples.probability if observed.clusters.df > 0 else np.ones(1),
         quantile=observed.clusters.quantile(level),
-        flags=observed.flags,
+        flags=(),
     )
-    fit = replace(fit, without_floor=_without_floor(fit, observed))
-    return replace(fit, flags=(*fit.flags, *_flags(fit, observed)))
+    return replace(fit, without_floor=_without_floor(fit, observed))
+
+
+def _in_units(fit: LawFit, scale: float) -> LawFit:
+    """The fit with its coefficients multiplied by `scale`."""
+    coefficients = fit.law.coefficients
+
+    def pairs(intervals: Mapping[str, Interval]) -> dict[str, Interval]:
+        return {k: (lo * scale, hi * scale) if k in coefficients else (lo, hi) for k, (lo, hi) in intervals.items()}
+
+    def single(values: Mapping[str, float], names: tuple[str, ...]) -> dict[str, float]:
+        return {k: v * scale if k in names else v for k, v in values.items()}
+
+    logs = np.array([math.log(scale) if k in coefficients else 0.0 for k in fit.law.parameters])
+    return replace(
+        fit,
+        parameters=single(fit.parameters, coefficients),
+        without_floor=single(fit.without_floor, coefficients),
+        # Of other coefficients the standard error is that of the logarithm.
+        stderr=single(fit.stderr, (fit.law.floor,) if fit.law.floor else ()),
+        intervals=pairs(fit.intervals),
+        delta_method=pairs(fit.delta_method),
+        replicates=fit.replicates + logs,
+    )
+
+
+def _resampled(fitted: _Fitted, resamples: Resamples, no_floor: bool) -> Array:
+    """Parameter vectors of the resamples in the units of the law, shape (K, P); one row of NaN without replicates."""
+    clusters = fitted.observed.clusters
+    if clusters.df < 1:
+        return np.full((1, fitted.p.size), math.nan)
+    start = fitted.p.copy()
+    if no_floor:
+        # At a floor of nothing the derivative by its logarithm is nothing, and no resample would find another.
+        start[0] = np.log(SMALL_FLOOR * fitted.observed.loss.min())
+    star = replicates(fitted.on, fitted.y, fitted.delta, start, clusters, resamples)
+    return uncentred(fitted.on.law, fitted.on.centre, star)
 
 
 def _check(law: Law, observed: Observations, delta: float, level: float, draws: int) -> None:
@@ -252,7 +294,8 @@ def _intervals(
         stderr[name] = float(np.sqrt(resamples.variance(draws))) if clusters.df > 0 else math.nan
         robust = math.sqrt(max(V[i, i], 0.0)) if clusters.df > 0 else math.nan
         by_delta[name] = _interval(middle, t * robust, log)
-        intervals[name], methods[name] = _interval(middle, t * stderr[name], log), "bootstrap"
+        intervals[name] = _interval(middle, t * stderr[name], log)
+        methods[name] = "bootstrap" if clusters.df > 0 else "none"
         # Exponents and the floor are bounded below; their interval must not be cut there.
         if not log and clusters.df > 0 and intervals[name][0] <= 0:
             kappa = inverse[i, i] / V[i, i] if V[i, i] > 0 else math.inf
@@ -313,6 +356,8 @@ def _flags(fit: LawFit, observed: Observations) -> Iterator[str]:
         yield f"lack of fit: residuals bend with the variables, p = {fit.lack_of_fit:.2g}"
     if fit.df < 1:
         yield "no replicates: no interval; a column seed with two or more seeds gives one"
+    elif fit.objective > 0 and max(fit.stderr[k] for k in fit.law.exponents if k in fit.methods) < CONSTANT:
+        yield "seeds identical: the intervals have no width"
     elif fit.df < 2:
         yield "two clusters only: intervals are very wide"
     lost = int(np.isnan(fit.replicates[:, 0]).sum()) if fit.df > 0 else 0

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from featscale.errors import require
 from featscale.fits.laws import Design, Law, centred, curvature, design, evaluate, log_loss, vector
@@ -168,7 +167,7 @@ def _starts(on: Design, loss: Array) -> dict[tuple[bool, ...], Array]:
 
     problem = projected(basis, np.ones(loss.size))
     lo, hi = np.log(EXPONENT_RANGE)
-    grid = np.exp(lo + (hi - lo) * qmc.Sobol(k, seed=0).random(STARTS))
+    grid = np.exp(lo + (hi - lo) * _spread(STARTS, k))
     screened = problem.value(grid, np.arange(STARTS))
     best = grid[np.argsort(screened)[:POLISHED]]
     low, high = law.limits()
@@ -182,6 +181,14 @@ def _starts(on: Design, loss: Array) -> dict[tuple[bool, ...], Array]:
             # A zero of least squares need not be one of the Huber objective.
             by_active.setdefault((True,) * m, []).append(np.concatenate([np.log(np.maximum(c, 1e-3 * c.max())), theta]))
     return {active: _for_law(on.law, active, np.array(starts)) for active, starts in by_active.items()}
+
+
+def _spread(n: int, d: int) -> Array:
+    """n points spread evenly over the unit cube of d dimensions: multiples of powers of 1/φ modulo 1, φ^(d+1) = φ + 1 (Roberts' sequence)."""
+    phi = 2.0
+    for _ in range(60):
+        phi = (1 + phi) ** (1 / (d + 1))
+    return np.asarray((0.5 + np.outer(np.arange(1, n + 1), phi ** -np.arange(1.0, d + 1))) % 1, np.float64)
 
 
 def _summed(on: Design) -> Array:

@@ -263,3 +263,19 @@ def test_dense_trajectories_are_thinned_to_the_log_grid():
     assert observed.n < 6 * 24 * 4.4
     fit = fit_law("sum", observed, draws=20)
     assert fit.parameters["chi"] == pytest.approx(0.67, abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_the_unit_of_the_loss_changes_coefficients_only(scale):
+    columns = table(S=3, sigma=0.01)
+    one = fit_of("sum_floor", columns, draws=20)
+    other = fit_of("sum_floor", columns | {"loss": scale * columns["loss"]}, draws=20)
+    for name in one.parameters:
+        factor = scale if name in "EAB" else 1.0
+        assert other.parameters[name] == pytest.approx(one.parameters[name] * factor, rel=1e-6)
+        np.testing.assert_allclose(other.intervals[name], np.array(one.intervals[name]) * factor, rtol=1e-4)
+
+
+def test_identical_seeds_are_flagged():
+    columns = table(S=3)
+    assert "seeds identical: the intervals have no width" in fit_of("sum", columns, draws=20).flags
