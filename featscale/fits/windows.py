@@ -97,7 +97,7 @@ def straight(nodes: Nodes, y: Array) -> Choice:
     drift, excess, slope = drifts(y, spacing)
     i = int(longest(excess, slope, lo, hi))
     first, last = int(lo[i]), int(hi[i])
-    return Choice((_row(nodes, first), _row(nodes, last)), (first, last), bool(excess[i] <= 1), float(drift[i]))
+    return Choice((row_of(nodes, first), row_of(nodes, last)), (first, last), bool(excess[i] <= 1), float(drift[i]))
 
 
 @lru_cache(maxsize=64)
@@ -166,7 +166,7 @@ def _roughness(y: Array) -> Array:
     return np.stack(rough, axis=-1)
 
 
-def longest(excess: Array, slope: Array, lo: Index, hi: Index) -> int | Index:
+def longest(excess: Array, slope: Array, lo: Index, hi: Index) -> Index:
     """Index of the longest window that is straight and no plateau, the latest of equals; of the straightest of the shortest if there is none.
 
     Arguments: excess, slope, shape (..., W), of :func:`drifts`. lo, hi, shape (W,).
@@ -182,7 +182,7 @@ def longest(excess: Array, slope: Array, lo: Index, hi: Index) -> int | Index:
     return np.where(score.max(axis=-1) > 0, score.argmax(axis=-1), fallback)
 
 
-def _row(nodes: Nodes, node: int) -> float:
+def row_of(nodes: Nodes, node: int) -> float:
     """t of the row of the first seed nearest to a node."""
     x = nodes.row_log_t[0, node]
     return float(np.exp(x[np.argmin(np.abs(x - nodes.log_t[node]))]))
