@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from featscale.cli import compose, expand
+from featscale.cli import compose, engines, expand
 from featscale.cli.crew import Crew, cores
 from featscale.cli.worker import work
 from featscale.errors import BadInput
+from featscale.runs.directory import should_run
 from featscale.runs.manifest import Manifest, Planned, plan
 from featscale.training.orders import Policy
 
@@ -62,6 +63,9 @@ def _run(conf: Path, overrides: Sequence[str], found: dict[str, int]) -> None:
     found["refused"] = 2 if refused else 0
     if not planned:
         return
+    if planned[0].config["launcher"]["engine"] != "local":
+        found["work"] = _start(sweeps, planned)
+        return
     trainer = planned[0].config["trainer"]
     number, progress = trainer["workers"], trainer["progress"]
     threads = trainer["threads"] or max(1, cores() // number)
@@ -72,3 +76,17 @@ def _run(conf: Path, overrides: Sequence[str], found: dict[str, int]) -> None:
     # Whoever typed them has been told; a worker that comes later need not be.
     for sweep in sweeps:
         sweep.remove({run.hash for run in planned if f"{sweep.folder.name}/{run.hash}" in result["refused"]})
+
+
+def _start(sweeps: Sequence[Manifest], planned: Sequence[Planned]) -> int:
+    """Start workers on the engine that is asked for; they train all that is left in the manifests."""
+    config = planned[0].config
+    retry = bool(config["retry_failed"])
+    left = {
+        sweep.folder: sum(should_run(sweep.directory(run), retry).trains for run in sweep.read()) for sweep in sweeps
+    }
+    folders = [folder for folder, runs in left.items() if runs]
+    if not folders:
+        sys.stderr.write("nothing is left to train\n")
+        return 0
+    return engines.start(config["launcher"], folders, max(left.values()), retry)
