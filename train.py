@@ -17,9 +17,11 @@ import hydra
 from omegaconf import DictConfig
 
 from featscale.cli import compose, sweep
+from featscale.errors import require
 from featscale.runs.directory import RunDirectory, should_run
 from featscale.runs.identity import config_hash, run_path
 from featscale.training.orders import PARTS
+from featscale.training.place import alone
 from featscale.training.preemption import Preempted
 
 CONF = Path(__file__).resolve().parent / "conf"
@@ -29,6 +31,7 @@ outcomes: list[str] = []
 def train(cfg: DictConfig) -> str:
     """Run what `cfg` asks for unless that is done; returns how the run ended."""
     config = compose.check(cfg)
+    require(cfg.launcher.engine == "local", "launcher", cfg.launcher.engine, "local for a single run; a sweep has -m")
     science = compose.science(config)
     directory = RunDirectory(run_path(cfg.paths.runs, cfg.name, config_hash(science)))
     if not should_run(directory, cfg.retry_failed).trains:
@@ -50,6 +53,8 @@ def job(cfg: DictConfig) -> None:
 def main() -> int:
     """Run the jobs; returns 0, 1 when a run failed, 2 for bad input, 128 + the signal when asked to stop."""
     compose.register()
+    if compose.in_one_line(alone, "train.py") == "bad input":
+        return 2
     try:
         if (overrides := sweep.asked(sys.argv[1:])) is not None:
             return sweep.run(CONF, overrides)

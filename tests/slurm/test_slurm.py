@@ -20,6 +20,7 @@ SWEEP = [
     "model.N=16",
     "data.M=100",
     "data.B=4",
+    "optimizer.eta0=0.05",
     "logger=none",
     "trainer.accelerator=cpu",
     "trainer.checkpoint_seconds=1",
@@ -31,33 +32,37 @@ def train(runs: Path, *overrides: str, environment: dict[str, str] | None = None
     """train.py as a process of its own."""
     variables = {"FEATSCALE_RUNS": str(runs), "OMP_NUM_THREADS": "1", **(environment or {})}
     variables["PYTHONPATH"] = f"{Path(__file__).parent}:{door().parent}"
-    command = [sys.executable, str(door()), *SWEEP, *overrides]
+    seeds = [] if any(override.startswith("seed=") for override in overrides) else ["seed=0"]
+    command = [sys.executable, str(door()), *SWEEP, *seeds, *overrides]
     return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=300)
 
 
-def curves(runs: Path) -> dict[str, pl.DataFrame]:
-    """Hash → curve of every finished run."""
-    return {path.parent.name: pl.read_parquet(path.with_name("curve.parquet")) for path in runs.glob("*/*/record.json")}
+def curves(folder: Path) -> dict[str, pl.DataFrame]:
+    """Hash → curve of every finished run of a sweep."""
+    return {path.parent.name: pl.read_parquet(path.with_name("curve.parquet")) for path in folder.glob("*/record.json")}
 
 
-def same(runs: Path, local: Path, count: int) -> bool:
-    """Whether all runs finished in both folders with equal bits."""
-    here, there = curves(runs), curves(local)
-    assert sorted(here) == sorted(there)
-    assert len(here) == count
-    return all(here[name].equals(there[name]) for name in here)
+def same(runs: Path, local: Path, counts: dict[str, int]) -> bool:
+    """Whether all runs of these names finished in both folders with equal bits."""
+    for name, count in counts.items():
+        here, there = curves(runs / name), curves(local / name)
+        assert sorted(here) == sorted(there)
+        assert len(here) == count
+        if not all(here[run].equals(there[run]) for run in here):
+            return False
+    return True
 
 
-def said(runs: Path) -> str:
-    """All that the jobs wrote."""
-    return "\n".join(path.read_text() for path in sorted(runs.glob("*/slurm/*.log")))
+def said(folder: Path) -> str:
+    """All that the jobs of a sweep wrote."""
+    return "\n".join(path.read_text() for path in sorted(folder.glob("slurm/*.log")))
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory) -> Path:
     """The same sweeps without Slurm and without sleep."""
     runs = tmp_path_factory.mktemp("local") / "runs"
-    for name, steps, seeds in (("limits", 400, "0,1,2"), ("grace", 400, "0,1")):
+    for name, steps, seeds in (("limit", 600, "0"), ("array", 200, "0,1,2"), ("grace", 400, "0,1")):
         done = train(runs, f"name={name}", f"steps={steps}", f"seed={seeds}")
         assert done.returncode == 0, done.stderr
     return runs
@@ -65,24 +70,26 @@ def local(tmp_path_factory) -> Path:
 
 @pytest.mark.slurm
 @pytest.mark.slow
-def test_an_array_survives_preemption_and_the_time_limit(cluster, local, tmp_path):
-    """Three runs of 32 s and more. Jobs of one minute are told to save 15 to 45 s after their start; one is preempted before."""
+def test_arrays_survive_preemption_and_a_long_run_its_time_limit(cluster, local, tmp_path):
+    """Two sweeps at once. One is of three jobs, of which a better partition sends two back. The other is a run of 48 s whose job, of one minute,
+    is told to save 20 to 50 s after its start."""
     runs = tmp_path / "runs"
-    slurm = ["launcher=slurm", "launcher.tasks=3", "launcher.minutes=1", "launcher.signal_seconds=45"]
-    environment = {**cluster.environment, "SLEEPY": "0.08"}
-    sweep = ["name=limits", "steps=400", "seed=0,1,2"]
-    done = train(runs, *sweep, *slurm, "launcher.memory_gb=0.4", environment=environment)
+    limit = ["launcher.tasks=1", "launcher.minutes=1", "launcher.signal_seconds=40", "launcher.partition=urgent"]
+    limit += ["launcher=slurm", "launcher.memory_gb=0.4", "name=limit", "steps=600"]
+    done = train(runs, *limit, environment={**cluster.environment, "SLEEPY": "0.08"})
+    assert done.returncode == 0, done.stderr
+    array = ["launcher=slurm", "launcher.tasks=3", "launcher.memory_gb=0.4", "name=array", "steps=200", "seed=0,1,2"]
+    done = train(runs, *array, environment={**cluster.environment, "SLEEPY": "0.08"})
     assert done.returncode == 0, done.stderr
     jobs = re.search(r"job ([\d, ]+)\)", done.stderr)
     assert jobs, done.stderr
     assert len(jobs[1].split(",")) == 2, "MaxArraySize is 2, so three tasks are two arrays"
-    wait_for(lambda: list(runs.glob("*/*/checkpoint.pt")), 60, "a first checkpoint")
+    wait_for(lambda: list(runs.glob("array/*/checkpoint.pt")), 90, "a first checkpoint")
     cluster.call("sbatch", "--partition=urgent", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 1")
     cluster.wait_until_idle(280)
-    told = said(runs)
-    assert "stopped by SIGTERM" in told
-    assert "stopped by SIGUSR2" in told
-    assert same(runs, tmp_path_of(local, "limits", tmp_path), 3)
+    assert "stopped by SIGTERM" in said(runs / "array")
+    assert "stopped by SIGUSR2: saved at step" in said(runs / "limit")
+    assert same(runs, local, {"array": 3, "limit": 1})
 
 
 @pytest.mark.slurm
@@ -103,24 +110,16 @@ def test_a_warned_job_goes_back_by_itself_and_a_cancelled_one_does_not(cluster, 
     wait_for(lambda: list(runs.glob("*/*/checkpoint.pt")), 60, "a first checkpoint")
     cluster.call("scancel", "--partition=grace")
     cluster.wait_until_idle(60)
-    assert not curves(runs)
-    assert "stopped by SIGTERM" in said(runs)
+    assert not curves(runs / "grace")
+    assert "stopped by SIGTERM" in said(runs / "grace")
     # The same command goes on.
     assert train(runs, *sweep, *slurm, "launcher.memory_gb=1", environment=environment).returncode == 0
     wait_for(lambda: [job for job in cluster.jobs() if "RUNNING" in job], 30, "a running job")
     wait_for(lambda: list(runs.glob("*/*/heartbeat")), 60, "training")
     cluster.call("sbatch", "--partition=urgent", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 1")
     cluster.wait_until_idle(120)
-    assert said(runs).count("stopped by SIGTERM") == 2
-    assert same(runs, tmp_path_of(local, "grace", tmp_path), 2)
-
-
-def tmp_path_of(local: Path, name: str, tmp_path: Path) -> Path:
-    """The local runs of one name, as a folder of runs."""
-    folder = tmp_path / "local"
-    folder.mkdir()
-    (folder / name).symlink_to(local / name)
-    return folder
+    assert said(runs / "grace").count("stopped by SIGTERM") == 2
+    assert same(runs, local, {"grace": 2})
 
 
 def test_a_batch_script_says_what_was_asked_for():
