@@ -4,6 +4,7 @@
     python train.py model.N=512 parameterization.gamma=0.1   other values
     python train.py -m seed=0,1,2 parameterization.gamma=0,1 a sweep; finished runs are skipped
     python train.py -m experiment=demo_gamma                 a prepared sweep (conf/experiment)
+    python train.py -m seed=0,1,2 dry_run=true               what it would do and cost
     python train.py --cfg job                                what would run
 
 A run is the folder runs/<name>/<hash>, named by what it computes: asked for again it is skipped when finished and resumed when not. A sweep
@@ -16,10 +17,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from featscale.cli import compose, sweep
+from featscale.cli import compose, dry, sweep
 from featscale.errors import require
 from featscale.runs.directory import RunDirectory, should_run
 from featscale.runs.identity import config_hash, run_path
+from featscale.runs.manifest import Planned
 from featscale.training.orders import PARTS
 from featscale.training.place import alone
 from featscale.training.preemption import Preempted
@@ -33,6 +35,9 @@ def train(cfg: DictConfig) -> str:
     config = compose.check(cfg)
     require(cfg.launcher.engine == "local", "launcher", cfg.launcher.engine, "local for a single run; a sweep has -m")
     science = compose.science(config)
+    if cfg.dry_run:
+        dry.run([Planned(config, science)])
+        return "not run"
     directory = RunDirectory(run_path(cfg.paths.runs, cfg.name, config_hash(science)))
     if not should_run(directory, cfg.retry_failed).trains:
         return directory.status()

@@ -51,6 +51,7 @@ class RunSchema:
     rows_per_decade: int = MISSING
     precision: str = MISSING
     retry_failed: bool = False
+    dry_run: bool = False
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     parameterization: dict[str, Any] = field(default_factory=dict)

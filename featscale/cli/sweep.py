@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from featscale.cli import compose, engines, expand
+from featscale.cli import compose, dry, engines, expand
 from featscale.cli.crew import Crew, cores
 from featscale.cli.worker import work
 from featscale.errors import BadInput
@@ -38,27 +38,42 @@ def run(conf: Path, overrides: Sequence[str]) -> int:
     return stopped[0] if stopped else max([worst, *found.values()])
 
 
-def fill(conf: Path, overrides: Sequence[str]) -> tuple[list[Manifest], list[Planned], int]:
-    """Write the manifests of a sweep.
+def expanded(conf: Path, overrides: Sequence[str]) -> tuple[list[Planned], int]:
+    """The runs that are asked for, and how many are bad input, each told in a line on stderr.
 
-    Returns: the manifests, the runs that were asked for, and how many of those are bad input, each told in a line on stderr.
-    Raises: BadInput where the overrides as a whole are; OSError where a folder cannot be written.
+    Raises: BadInput where the overrides as a whole are.
     """
     planned: list[Planned] = []
     refused = 0
-    by_root: dict[str, list[Planned]] = {}
     for run in expand.runs(conf, overrides):
         if isinstance(run, BadInput):
             sys.stderr.write(f"error: {run}\n")
             refused += 1
         else:
             planned.append(run)
-            by_root.setdefault(str(run.config["paths"]["runs"]), []).append(run)
+    return planned, refused
+
+
+def fill(conf: Path, overrides: Sequence[str]) -> tuple[list[Manifest], list[Planned], int]:
+    """Write the manifests of a sweep.
+
+    Returns: the manifests, the runs that were asked for, and how many of those are bad input, each told in a line on stderr.
+    Raises: BadInput where the overrides as a whole are; OSError where a folder cannot be written.
+    """
+    planned, refused = expanded(conf, overrides)
+    by_root: dict[str, list[Planned]] = {}
+    for run in planned:
+        by_root.setdefault(str(run.config["paths"]["runs"]), []).append(run)
     sweeps = [manifest for root, runs in by_root.items() for manifest in plan(root, runs)]
     return sweeps, planned, refused
 
 
 def _run(conf: Path, overrides: Sequence[str], found: dict[str, int]) -> None:
+    if any(override.replace(" ", "").lower() == "dry_run=true" for override in overrides):
+        planned, refused = expanded(conf, overrides)
+        found["refused"] = 2 if refused else 0
+        dry.run(planned)
+        return
     sweeps, planned, refused = fill(conf, overrides)
     found["refused"] = 2 if refused else 0
     if not planned:
