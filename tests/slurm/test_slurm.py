@@ -70,12 +70,12 @@ def local(tmp_path_factory) -> Path:
 @pytest.mark.slurm
 @pytest.mark.slow
 def test_arrays_survive_preemption_and_a_long_run_its_time_limit(cluster, local, tmp_path):
-    """Two sweeps at once. One is of three jobs, of which a better partition sends two back. The other is a run of 48 s whose job, of one minute,
-    is told to save 20 to 50 s after its start."""
+    """Two sweeps at once. One is of three jobs, of which a better partition sends two back. The other is a run of minutes, whose job of one
+    minute is told to save some 25 s before it is over, and is quick when it goes on."""
     runs = tmp_path / "runs"
-    limit = ["launcher.tasks=1", "launcher.minutes=1", "launcher.signal_seconds=40", "launcher.partition=urgent"]
+    limit = ["launcher.tasks=1", "launcher.minutes=1", "launcher.signal_seconds=25", "launcher.partition=urgent"]
     limit += ["launcher=slurm", "launcher.memory_gb=0.4", "name=limit", "steps=600"]
-    done = train(runs, *limit, environment={**cluster.environment, "SLEEPY": "0.08"})
+    done = train(runs, *limit, environment={**cluster.environment, "SLEEPY": "0.5"})
     assert done.returncode == 0, done.stderr
     array = ["launcher=slurm", "launcher.tasks=3", "launcher.memory_gb=0.4", "name=array", "steps=200", "seed=0,1,2"]
     done = train(runs, *array, environment={**cluster.environment, "SLEEPY": "0.08"})

@@ -33,6 +33,7 @@ SWEEP = [
     "model.N=16",
     "data=circle",
     "data.B=8",
+    "optimizer.eta0=0.05",
     "logger=none",
     "trainer.accelerator=cpu",
 ]
@@ -100,7 +101,7 @@ def furthest(folder: Path, other: Path) -> float:
 @pytest.mark.slow
 def test_two_processes_in_a_sweep_have_the_curves_of_one(tmp_path):
     """Stopped once on the way, by a signal to one process only: both save at the same step, and both go on from there."""
-    overrides = ["steps=1500", "seed=0,1", "trainer.checkpoint_seconds=1000"]
+    overrides = ["steps=1000", "seed=0,1", "trainer.checkpoint_seconds=1000"]
     folder = plan(tmp_path / "runs", *overrides)
     tasks = Tasks(tmp_path / "runs", folder)
     for _ in range(1200):
