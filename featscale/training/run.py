@@ -23,7 +23,7 @@ from featscale.runs.claims import Claim, claim
 from featscale.runs.directory import Decision, RunDirectory, should_run
 from featscale.runs.identity import config_hash
 from featscale.runs.mirror import Mirror
-from featscale.runs.provenance import provenance, utc_now
+from featscale.runs.provenance import keep_difference, provenance, utc_now
 from featscale.runs.record import Outcome, Record, Stop
 from featscale.training import checkpoint
 from featscale.training.callbacks import ProgressLine
@@ -36,6 +36,8 @@ from featscale.training.watch import Watch
 log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# Where the source lies that makes the runs.
+SOURCE = Path(__file__).parent
 ACCELERATORS = ("auto", "cpu", "gpu")
 
 
@@ -160,6 +162,7 @@ class Job:
             mirror.log(curve)
             record = _record(self, status, cause, mirror)
             mirror.summary({"status": record.status, **record.metrics})
+        keep_difference(SOURCE, self.directory.path.parent)
         self.directory.write_record(record)
         return record.status
 
@@ -321,5 +324,5 @@ def _record(job: Job, status: Outcome, cause: str | None, mirror: Mirror) -> Rec
         processes=job.processes,
         mirror_problem=mirror.problem,
         extra=job.notes,
-        **provenance(Path(__file__).parent),
+        **provenance(SOURCE),
     )
