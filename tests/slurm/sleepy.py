@@ -2,15 +2,24 @@
 
 import os
 import time
+from typing import Any
 
 from featscale.training.projected_linear import ProjectedLinear
 
 
 class Sleepy(ProjectedLinear):
-    """The solvable model; in a job's first life every step sleeps SLEEPY seconds, a variable of the environment (none: not at all)."""
+    """The solvable model; until it is resumed from a checkpoint every step sleeps SLEEPY seconds, a variable of the environment (none: 0)."""
+
+    def __init__(self, *parts: Any, **options: Any) -> None:
+        super().__init__(*parts, **options)
+        self.sleep = 0.0
+
+    def on_fit_start(self) -> None:
+        """Begin, quickly if this is not the beginning."""
+        super().on_fit_start()
+        self.sleep = float(os.environ.get("SLEEPY", "0")) * (self.step == 0)
 
     def advance(self, start: int, stop: int) -> None:
         """Make the updates, slowly."""
-        first = os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
-        time.sleep((stop - start) * float(os.environ.get("SLEEPY", "0")) * first)
+        time.sleep((stop - start) * self.sleep)
         super().advance(start, stop)
