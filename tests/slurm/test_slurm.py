@@ -30,7 +30,12 @@ SWEEP = [
 
 def train(runs: Path, *overrides: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
     """train.py as a process of its own."""
-    variables = {"FEATSCALE_RUNS": str(runs), "OMP_NUM_THREADS": "1", **(environment or {})}
+    variables = {
+        "FEATSCALE_RUNS": str(runs),
+        "OMP_NUM_THREADS": "1",
+        "FEATSCALE_TARGETS": "sleepy",
+        **(environment or {}),
+    }
     variables["PYTHONPATH"] = f"{Path(__file__).parent}:{door().parent}"
     seeds = [] if any(override.startswith("seed=") for override in overrides) else ["seed=0"]
     command = [sys.executable, str(door()), *SWEEP, *seeds, *overrides]
