@@ -2,6 +2,9 @@
 # constraints.txt changed. Needs Python 3.11+ with venv and pip; another interpreter: make PYTHON=python3.12 demo
 PYTHON ?= python3
 
+# What of pyproject.toml's optional parts is installed; .ci/run takes more of them.
+EXTRAS ?= dev
+
 BIN := .venv/bin
 READY := .venv/.ready
 READY_BENCH := .venv/.ready-bench
@@ -65,11 +68,11 @@ $(READY): pyproject.toml constraints.txt
 	  echo "Setting up .venv: a minute or two, about 6 GB, most of it PyTorch (log: .venv/pip.log)."; \
 	  $(PYTHON) -m venv --clear .venv; \
 	fi
-	@$(PIP_INSTALL) -e '.[dev]'
+	@$(PIP_INSTALL) -e '.[$(EXTRAS)]'
 	@touch $@
 	@echo "Ready: .venv"
 
 $(READY_BENCH): $(READY)
 	@echo "Adding the benchmarks' own dependencies to .venv."
-	@$(PIP_INSTALL) -e '.[dev,bench]'
+	@$(PIP_INSTALL) -e '.[$(EXTRAS),bench]'
 	@touch $@

@@ -4,6 +4,7 @@
     python train.py model.N=512 parameterization.gamma=0.1   other values
     python train.py -m seed=0,1,2 parameterization.gamma=0,1 a sweep; finished runs are skipped
     python train.py -m experiment=demo_gamma                 a prepared sweep (conf/experiment)
+    python train.py -m seed=0,1,2 dry_run=true               what it would do and cost
     python train.py --cfg job                                what would run
 
 A run is the folder runs/<name>/<hash>, named by what it computes: asked for again it is skipped when finished and resumed when not. A sweep
@@ -16,10 +17,13 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from featscale.cli import compose, sweep
+from featscale.cli import compose, dry, sweep
+from featscale.errors import require
 from featscale.runs.directory import RunDirectory, should_run
 from featscale.runs.identity import config_hash, run_path
+from featscale.runs.manifest import Planned
 from featscale.training.orders import PARTS
+from featscale.training.place import alone
 from featscale.training.preemption import Preempted
 
 CONF = Path(__file__).resolve().parent / "conf"
@@ -29,7 +33,11 @@ outcomes: list[str] = []
 def train(cfg: DictConfig) -> str:
     """Run what `cfg` asks for unless that is done; returns how the run ended."""
     config = compose.check(cfg)
+    require(cfg.launcher.engine == "local", "launcher", cfg.launcher.engine, "local for a single run; a sweep has -m")
     science = compose.science(config)
+    if cfg.dry_run:
+        dry.run([Planned(config, science)])
+        return "not run"
     directory = RunDirectory(run_path(cfg.paths.runs, cfg.name, config_hash(science)))
     if not should_run(directory, cfg.retry_failed).trains:
         return directory.status()
@@ -50,6 +58,8 @@ def job(cfg: DictConfig) -> None:
 def main() -> int:
     """Run the jobs; returns 0, 1 when a run failed, 2 for bad input, 128 + the signal when asked to stop."""
     compose.register()
+    if compose.in_one_line(alone, "train.py") == "bad input":
+        return 2
     try:
         if (overrides := sweep.asked(sys.argv[1:])) is not None:
             return sweep.run(CONF, overrides)

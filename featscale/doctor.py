@@ -221,6 +221,30 @@ def wandb_key_stored(environment: Mapping[str, str], home: Path) -> bool:
     return False
 
 
+def slurm_check(sbatch: str | None, ping: tuple[int, str]) -> Check:
+    """Slurm for launcher=slurm: where `sbatch` is (None: nowhere), and exit code and text of ``scontrol ping``."""
+    if sbatch is None:
+        return Check("slurm", "ok", "no sbatch", "only launcher=slurm needs it: use a login node of the cluster")
+    code, said = ping
+    if code == 0 and " is UP" in said:
+        return Check("slurm", "ok", f"{sbatch}; {' '.join(said.split())}")
+    found = f"{sbatch}, but no controller answers ({' '.join(said.split())[:120]})"
+    return Check(
+        "slurm", "warning", found, "ask for the cluster's slurm.conf (SLURM_CONF); launcher=local works without"
+    )
+
+
+def slurm_ping() -> tuple[int, str]:
+    """Exit code and text of ``scontrol ping``, for at most 10 s."""
+    try:
+        done = subprocess.run(
+            ["scontrol", "ping"], capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, str(error)
+    return done.returncode, done.stdout + done.stderr
+
+
 def declared() -> Iterator[tuple[Requirement, str]]:
     """Each requirement of the installed featscale that applies here, with the extra that asks for it ("": none)."""
     extras = ["", *(metadata.metadata("featscale").get_all("Provides-Extra") or [])]
@@ -287,4 +311,5 @@ def examine(runs: Path = Path("runs")) -> tuple[Check, ...]:
         checks += [import_check(seen), gpu_check(seen, environment, driver)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     checks += [threads_check(cores, environment), *runs_folder_checks(runs), data_check(environment, Path.cwd())]
-    return (*checks, wandb_check(environment, home))
+    sbatch = shutil.which("sbatch")
+    return (*checks, wandb_check(environment, home), slurm_check(sbatch, slurm_ping() if sbatch else (1, "")))

@@ -54,6 +54,7 @@ ONLY = {
     "wandb": ("featscale/runs/mirror.py",),
     "hydra": ("train.py", "featscale/cli/"),
     "lightning": ("featscale/training/", "datamodules/"),
+    "ray": ("featscale/cli/engines/ray.py",),
     "pytorch_lightning": (),
     "torchvision": ("datamodules/",),
     "datamodules": ("datamodules/", "train.py"),

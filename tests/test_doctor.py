@@ -241,3 +241,26 @@ def test_this_installation_is_usable(tmp_path: Path) -> None:
     assert {"featscale", "python", "torch", "import torch, torchvision", "gpu", "disk", "data"} <= {
         c.name for c in checks
     }
+
+
+@pytest.mark.parametrize(
+    ("sbatch", "ping", "status", "found"),
+    [
+        (None, (1, ""), "ok", "no sbatch"),
+        ("/usr/bin/sbatch", (0, "Slurmctld(primary) at login is UP\n"), "ok", "login is UP"),
+        ("/usr/bin/sbatch", (0, "Slurmctld(primary) at login is DOWN\n"), "warning", "no controller answers"),
+        ("/usr/bin/sbatch", (1, "Could not establish a configuration source"), "warning", "no controller answers"),
+    ],
+)
+def test_slurm_is_reported(sbatch: str | None, ping: tuple[int, str], status: str, found: str) -> None:
+    check = doctor.slurm_check(sbatch, ping)
+    assert (check.name, check.status) == ("slurm", status)
+    assert found in check.found
+    assert bool(check.advice) == (sbatch is None or status != "ok")
+
+
+def test_asking_slurm_survives_its_absence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, said = doctor.slurm_ping()
+    assert code == 1
+    assert "scontrol" in said

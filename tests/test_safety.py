@@ -11,16 +11,23 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from test_architecture import ROOT, source_files
 
+from featscale.cli import targets
+from featscale.cli.app import app as cli
+from featscale.cli.compose import compose
 from featscale.cli.output import run
 from featscale.cli.runs import app
 from featscale.cli.train import door
+from featscale.errors import BadInput
 from featscale.runs.directory import CHECKPOINT, CONFIG, CURVE, RECORD, SCIENCE
+from featscale.runs.manifest import MANIFEST, Planned
 
 SMALL = ["model.N=8", "data.M=50", "steps=30", "logger=none", "trainer.accelerator=cpu"]
 
@@ -165,6 +172,62 @@ def test_reading_a_hostile_runs_folder_executes_nothing(train, tmp_path: Path) -
     torch.save({"state_dict": Hostile(canary)}, folder / CHECKPOINT)
     assert train() == 0
     assert not canary.exists()
+
+
+def test_a_hostile_manifest_executes_nothing_and_writes_nothing_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pickle in its place, a line whose name leaves the folder, and one whose part is a function to be called."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    sweep, canary = tmp_path / "runs" / "sweep", tmp_path / "canary"
+    sweep.mkdir(parents=True)
+    (sweep / MANIFEST).write_bytes(pickle.dumps(Hostile(canary)))
+    for command in (["worker", str(sweep)], ["runs", "status", str(sweep)]):
+        run(cli, command)
+    # Where a run lies is a matter of the manifest's own folder; what its line says of names and places is not asked.
+    places = {"name": "../../out", "paths": {"runs": str(tmp_path / "elsewhere"), "data": "/", "cache": None}}
+    for change, code in ((places, 0), ({"model": {"_target_": "os.mkdir", "path": str(canary)}}, 2)):
+        science = {"model": {"N": 8}, "seed": code}
+        (sweep / MANIFEST).write_text(Planned(resolved() | change, science).to_json() + "\n")
+        assert run(cli, ["worker", str(sweep)]) == code
+        assert not canary.exists()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+
+
+def resolved() -> dict[str, Any]:
+    """The configuration of a small run."""
+    cfg = compose(door().parent / "conf", SMALL)
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    return config
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"_target_": "os.mkdir", "path": "x"},
+        {"_target_": "featscale.runs.files.write_atomically"},
+        {"_target_": "featscale.training.checkpoint.load"},
+        {"_target_": "featscale.training.nothing.There"},
+        {"_target_": "datamodules"},
+        {"_target_": ["datamodules.circle.Circle"]},
+        {"_target_": "datamodules.circle.Circle", "more": [{"_target_": "builtins.exec"}]},
+        {"_target_": "featscale.training.network.Network", "architecture": {"_target_": "subprocess.run"}},
+    ],
+)
+def test_a_part_that_is_no_class_of_ours_is_refused(part: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=r"^_target_: .*a class of featscale"):
+        targets.check(part)
+
+
+def test_classes_of_ours_and_of_allowed_packages_are_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = resolved()
+    for group in ("model", "data", "parameterization", "optimizer", "loss"):
+        targets.check(config[group])
+    foreign = {"_target_": "collections.Counter"}
+    with pytest.raises(BadInput):
+        targets.check(foreign)
+    monkeypatch.setenv("FEATSCALE_TARGETS", "mine,collections")
+    targets.check(foreign)
 
 
 NAMES = ["../out", "/tmp/out", "a/../../out", "..", ".hidden", "a\\b", "a\nb", "", " a", "x" * 101]

@@ -38,3 +38,7 @@ app.command()(doctor)
 def main() -> None:
     """Entry of the console script."""
     sys.exit(run(app))
+
+
+if __name__ == "__main__":
+    main()

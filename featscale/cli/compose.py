@@ -51,6 +51,7 @@ class RunSchema:
     rows_per_decade: int = MISSING
     precision: str = MISSING
     retry_failed: bool = False
+    dry_run: bool = False
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     parameterization: dict[str, Any] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class RunSchema:
     loss: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
+    launcher: dict[str, Any] = field(default_factory=dict)
     paths: dict[str, Any] = field(default_factory=dict)
 
 
@@ -122,14 +124,19 @@ def science(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def part(config: Mapping[str, Any]) -> Any:
-    """What a group of the resolved configuration describes: the object of its `_target_`. Raises: BadInput in one line."""
+    """What a group of the resolved configuration describes: the object of its `_target_`, a class that :mod:`featscale.cli.targets` allows.
+
+    Raises: BadInput in one line.
+    """
     from hydra.utils import instantiate
 
+    from featscale.cli import targets
     from featscale.cli.train import door
 
     # The data modules lie beside the door, and lose nothing by being found twice.
     if (beside := str(door().parent)) not in sys.path:
         sys.path.insert(0, beside)
+    targets.check(config)
     try:
         return instantiate(config)
     except Exception as error:

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featscale.cli.targets import permitted
 from featscale.errors import BadInput, require
 from featscale.runs.manifest import Manifest, Planned, manifests
 
@@ -180,7 +181,7 @@ def modules(folders: Sequence[Path]) -> list[str]:
 
 def _targets(run: Planned) -> list[str]:
     parts = [entry for entry in run.config.values() if isinstance(entry, Mapping)]
-    return [part["_target_"] for part in parts if "_target_" in part]
+    return [part["_target_"] for part in parts if permitted(part.get("_target_"))]
 
 
 def _mate(folders: list[str], policy: Policy, variables: dict[str, str], pipe: Connection) -> None:

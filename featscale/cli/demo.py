@@ -17,7 +17,6 @@ import yaml  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from featscale.cli.compose import compose, science
 from featscale.cli.figure import RunsFolder, show
 from featscale.cli.output import Json
 from featscale.cli.train import door
@@ -101,6 +100,9 @@ def _directories(experiment: str, runs: Path) -> set[Path]:
     conf = door().parent / "conf"
     params = yaml.safe_load((conf / "experiment" / f"{experiment}.yaml").read_text())["hydra"]["sweeper"]["params"]
     choices = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
+    # Hydra takes a fifth of a second to import: not for those who only list runs.
+    from featscale.cli.compose import compose, science
+
     configs = [compose(conf, [f"experiment={experiment}", *one]) for one in itertools.product(*choices)]
     return {run_path(runs, cfg.name, config_hash(science(cfg))) for cfg in configs}
 

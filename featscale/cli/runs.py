@@ -21,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="A folder of runs, such as runs or runs/NAME; searched at any depth.")
 ]
+LEFT = ("running", "interrupted", "missing")
 STATUSES = ("done", "diverged", "failed", "running", "interrupted", "missing", "unreadable")
 
 
@@ -54,8 +55,9 @@ def list_runs(
 def status(folder: Folder, as_json: Json = False) -> None:
     """How many runs of each name have which status, what runs now and for how long still, and what it all cost.
 
-    seconds_left is a guess from the mean speed since the run began or went on; wall_seconds and flops are sums over the
-    runs that have a record.
+    seconds_left of a run is a guess from its mean speed since it began or went on; that of all is one from the mean cost of
+    the finished runs of the same name, with as many workers as there are runs in training (null: nothing finished yet).
+    wall_seconds and flops are the cost so far: of the runs with a record, and the seconds of those without since they began.
 
     Example: featscale runs status runs
     """
@@ -69,6 +71,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
         "names": names,
         "total": {found: count for found in STATUSES if (count := int((table["status"] == found).sum()))},
         "running": running.select("name", "hash", "step", "steps", "seconds_left", "heartbeat_age").to_dicts(),
+        "seconds_left": time_left(table),
         "wall_seconds": float(table["wall_seconds"].sum()),
         "flops": float(table["flops"].sum()),
     }
@@ -138,6 +141,25 @@ def sync(
         raise typer.Exit(1)
 
 
+def time_left(table: polars.DataFrame) -> float | None:
+    """Seconds until all runs in `table` are finished: their steps to go, at the mean seconds a step of the finished runs of their name.
+
+    Runs are shared by as many workers as train now, at least one. Returns: None where runs are left of a name of which none is finished.
+    """
+    workers = max(1, int((table["status"] == "running").sum()))
+    total = 0.0
+    for (_,), runs in table.group_by("name"):
+        left = runs.filter(runs["status"].is_in(LEFT))
+        ended = runs.filter(runs["status"].is_in(("done", "diverged")) & (runs["step"] > 0))
+        if left.is_empty():
+            continue
+        if ended.is_empty() or left["steps"].null_count():
+            return None
+        speed = float(ended["wall_seconds"].sum()) / int(ended["step"].sum())
+        total += speed * (int(left["steps"].sum()) - int(left["step"].fill_null(0).sum()))
+    return total / workers
+
+
 def _table(folder: Path) -> polars.DataFrame:
     from featscale.runs.table import runs_table
 
@@ -172,12 +194,17 @@ def _print_status(result: Mapping[str, Any]) -> None:
         lines.append([name, *(str(counts.get(status, 0)) for status in found), str(sum(counts.values()))])
     _print_columns(lines)
     for run in result["running"]:
-        left = run["seconds_left"]
+        left, age = run["seconds_left"], run["heartbeat_age"]
         step = "not begun" if run["step"] is None else f"step {run['step']} of {run['steps']}"
         sys.stdout.write(
             f"running: {run['name']} {run['hash']}: {step}, "
-            f"{'time left unknown' if left is None else f'about {duration(left)} left'}\n"
+            f"{'time left unknown' if left is None else f'about {duration(left)} left'}"
+            f"{'' if age is None else f', last heard of {duration(age)} ago'}\n"
         )
+    if any(result["total"].get(found) for found in LEFT):
+        left = result["seconds_left"]
+        text = "unknown until a run is finished" if left is None else f"about {duration(left)} with the workers of now"
+        sys.stdout.write(f"time left: {text}\n")
     sys.stdout.write(f"in all {duration(result['wall_seconds'])} of training, {result['flops']:.3g} FLOPs\n")
 
 

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from featscale.cli import compose, expand
+from featscale.cli import compose, dry, engines, expand
 from featscale.cli.crew import Crew, cores
 from featscale.cli.worker import work
 from featscale.errors import BadInput
+from featscale.runs.directory import should_run
 from featscale.runs.manifest import Manifest, Planned, plan
 from featscale.training.orders import Policy
 
@@ -37,30 +38,48 @@ def run(conf: Path, overrides: Sequence[str]) -> int:
     return stopped[0] if stopped else max([worst, *found.values()])
 
 
-def fill(conf: Path, overrides: Sequence[str]) -> tuple[list[Manifest], list[Planned], int]:
-    """Write the manifests of a sweep.
+def expanded(conf: Path, overrides: Sequence[str]) -> tuple[list[Planned], int]:
+    """The runs that are asked for, and how many are bad input, each told in a line on stderr.
 
-    Returns: the manifests, the runs that were asked for, and how many of those are bad input, each told in a line on stderr.
-    Raises: BadInput where the overrides as a whole are; OSError where a folder cannot be written.
+    Raises: BadInput where the overrides as a whole are.
     """
     planned: list[Planned] = []
     refused = 0
-    by_root: dict[str, list[Planned]] = {}
     for run in expand.runs(conf, overrides):
         if isinstance(run, BadInput):
             sys.stderr.write(f"error: {run}\n")
             refused += 1
         else:
             planned.append(run)
-            by_root.setdefault(str(run.config["paths"]["runs"]), []).append(run)
+    return planned, refused
+
+
+def fill(conf: Path, overrides: Sequence[str]) -> tuple[list[Manifest], list[Planned], int]:
+    """Write the manifests of a sweep.
+
+    Returns: the manifests, the runs that were asked for, and how many of those are bad input, each told in a line on stderr.
+    Raises: BadInput where the overrides as a whole are; OSError where a folder cannot be written.
+    """
+    planned, refused = expanded(conf, overrides)
+    by_root: dict[str, list[Planned]] = {}
+    for run in planned:
+        by_root.setdefault(str(run.config["paths"]["runs"]), []).append(run)
     sweeps = [manifest for root, runs in by_root.items() for manifest in plan(root, runs)]
     return sweeps, planned, refused
 
 
 def _run(conf: Path, overrides: Sequence[str], found: dict[str, int]) -> None:
+    if any(override.replace(" ", "").lower() == "dry_run=true" for override in overrides):
+        planned, refused = expanded(conf, overrides)
+        found["refused"] = 2 if refused else 0
+        dry.run(planned)
+        return
     sweeps, planned, refused = fill(conf, overrides)
     found["refused"] = 2 if refused else 0
     if not planned:
+        return
+    if planned[0].config["launcher"]["engine"] != "local":
+        found["work"] = _start(sweeps, planned)
         return
     trainer = planned[0].config["trainer"]
     number, progress = trainer["workers"], trainer["progress"]
@@ -72,3 +91,17 @@ def _run(conf: Path, overrides: Sequence[str], found: dict[str, int]) -> None:
     # Whoever typed them has been told; a worker that comes later need not be.
     for sweep in sweeps:
         sweep.remove({run.hash for run in planned if f"{sweep.folder.name}/{run.hash}" in result["refused"]})
+
+
+def _start(sweeps: Sequence[Manifest], planned: Sequence[Planned]) -> int:
+    """Start workers on the engine that is asked for; they train all that is left in the manifests."""
+    config = planned[0].config
+    retry = bool(config["retry_failed"])
+    left = {
+        sweep.folder: sum(should_run(sweep.directory(run), retry).trains for run in sweep.read()) for sweep in sweeps
+    }
+    folders = [folder for folder, runs in left.items() if runs]
+    if not folders:
+        sys.stderr.write("nothing is left to train\n")
+        return 0
+    return engines.start(config["launcher"], folders, max(left.values()), retry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,9 @@ def worker(
         int | None, typer.Option(help="CPU threads of a worker; default: its part of the cores.")
     ] = None,
     together: Annotated[int, typer.Option(help="The most runs trained side by side in one worker; 1: never.")] = 64,
+    ddp: Annotated[
+        bool, typer.Option("--ddp", help="Train each run on all processes that torchrun or srun started.")
+    ] = False,
     retry_failed: Annotated[bool, typer.Option(help="Train failed and damaged runs again, from the start.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -43,6 +47,14 @@ def worker(
 
     Example: featscale worker runs/width --processes 4
     """
+    if ddp:
+        team_work(folder, processes, gpus, retry_failed, as_json)
+        return
+    if "WORLD_SIZE" in os.environ:
+        # Not of srun: its tasks may well be workers, each with runs of its own.
+        from featscale.training.place import alone
+
+        alone("a worker without --ddp")
     devices = tuple(gpu for gpu in gpus.split(",") if gpu)
     require(per_gpu >= 1, "per-gpu", per_gpu, "an integer >= 1")
     require(together >= 1, "together", together, "an integer >= 1")
@@ -52,6 +64,38 @@ def worker(
     result, code = work(sweeps, crew, Policy(retry_failed, together, number), live=sys.stderr.isatty() and not as_json)
     emit(result, as_json, lambda _: None)
     raise typer.Exit(code)
+
+
+def team_work(folder: Path, processes: int | None, gpus: str, retry_failed: bool, as_json: bool) -> None:
+    """Train each run of a sweep on all processes that torchrun or srun started. Raises: as :func:`worker`."""
+    from featscale.cli.compose import part
+    from featscale.training.ddp import TeamWorker
+    from featscale.training.place import HOW, Place
+    from featscale.training.team import Team, TeamBroken
+
+    place = Place.found(os.environ)
+    if place is None:
+        raise BadInput("ddp", "one process", f"several, started by torchrun or srun: {HOW}")
+    require(processes in (None, 1), "processes", processes, "1 with --ddp: torchrun or srun starts the processes")
+    require(not gpus, "gpus", gpus, "none with --ddp: each process takes the GPU of its local rank")
+    sweeps = manifests(folder)
+    steps = {f"{sweep.folder.name}/{run.hash}": int(run.config["steps"]) for sweep in sweeps for run in sweep.read()}
+    code = None
+    with Preemption() as preemption, Board(steps if place.leads else {}, False) as board:
+        try:
+            with Team(place) as team:
+                tell = board.tell if place.leads else lambda event: None
+                TeamWorker(sweeps, part, team, preemption, Policy(retry_failed), tell).run()
+        except Preempted as stop:
+            sys.stderr.write(f"stopped by {stop}; the same command goes on from there\n")
+            code = stop.exit_code
+        except TeamBroken as error:
+            sys.stderr.write(f"error: rank {place.rank}: {error}\n")
+            code = 1
+    if place.leads:
+        result = {"runs": len(steps), "status": dict(board.counts()), "interrupted": code is not None}
+        emit(result, as_json, lambda _: None)
+    raise typer.Exit(outcome(board) if code is None else code)
 
 
 def work(sweeps: Sequence[Manifest], crew: Crew, policy: Policy, live: bool) -> tuple[dict[str, Any], int]:

@@ -52,6 +52,14 @@ class Pulse:
     beat: Mapping[str, Any]
 
     @property
+    def seconds(self) -> float | None:
+        """From the first heartbeat of this attempt to the last; None without any."""
+        try:
+            return float(self.beat["time"] - self.beat["since"][0])
+        except (KeyError, TypeError, ValueError, IndexError):
+            return None
+
+    @property
     def seconds_left(self) -> float | None:
         """Steps to go at the mean rate since the first heartbeat; None while there is no rate."""
         try:

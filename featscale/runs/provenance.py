@@ -13,8 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from featscale.runs.files import write_atomically
+
 PACKAGES = ("featscale", "torch", "lightning", "numpy")
 GIT_SECONDS = 10.0
+# Larger differences are known by their hash only, in bytes.
+LARGEST_PATCH = 10_000_000
 
 
 def provenance(folder: Path) -> dict[str, Any]:
@@ -32,8 +36,6 @@ def versions() -> Mapping[str, str | None]:
     return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
 
 
-# Asked once a process: what runs is what was imported at its start, whatever is edited meanwhile.
-@cache
 def git_state(folder: Path) -> Mapping[str, Any] | None:
     """Commit of the repository that `folder` belongs to, whether anything there differs from it, and a hash of the difference.
 
@@ -41,6 +43,38 @@ def git_state(folder: Path) -> Mapping[str, Any] | None:
     Returns: {"commit": 40 hex digits, "dirty": bool, "diff": 12 hex digits or None}; None without git, outside a repository, in a folder
     that the repository ignores (an installed package), before the first commit, or when git takes longer than 10 s.
     """
+    found = _source(folder)
+    if found is None:
+        return None
+    commit, status, diff = found
+    dirty = bool(status.strip())
+    digest = hashlib.sha256(status + b"\0" + diff).hexdigest()[:12] if dirty else None
+    return {"commit": commit, "dirty": dirty, "diff": digest}
+
+
+def keep_difference(folder: Path, into: Path) -> Path | None:
+    """Write what differs from the commit to `into`/source-DIFF.patch, once for all runs that come from it.
+
+    The file is for `git apply`; above the patch stand the lines of `git status`, whose untracked files are named only.
+    Returns: the file; None where nothing differs, no state is known, or the patch is larger than 10 MB.
+    Raises: OSError where it cannot be written.
+    """
+    found, state = _source(folder), git_state(folder)
+    if found is None or state is None or not state["dirty"] or len(found[2]) > LARGEST_PATCH:
+        return None
+    path = into / f"source-{state['diff']}.patch"
+    if not path.exists():
+        header = f"# differs from commit {found[0]}\n".encode() + b"".join(
+            b"# " + line + b"\n" for line in found[1].splitlines()
+        )
+        write_atomically(path, header + found[2])
+    return path
+
+
+# Asked once a process: what runs is what was imported at its start, whatever is edited meanwhile.
+@cache
+def _source(folder: Path) -> tuple[str, bytes, bytes] | None:
+    """Commit, `git status` and `git diff` of the repository that `folder` belongs to."""
     if _git(folder, "check-ignore", "--quiet", ".") is not None:
         return None
     commit = _git(folder, "rev-parse", "--verify", "HEAD")
@@ -48,9 +82,7 @@ def git_state(folder: Path) -> Mapping[str, Any] | None:
     diff = _git(folder, "diff", "--no-ext-diff", "--no-color", "--binary", "HEAD", "--", ":/")
     if commit is None or status is None or diff is None:
         return None
-    dirty = bool(status.strip())
-    digest = hashlib.sha256(status + b"\0" + diff).hexdigest()[:12] if dirty else None
-    return {"commit": commit.decode().strip(), "dirty": dirty, "diff": digest}
+    return commit.decode().strip(), status, diff
 
 
 def utc_now() -> str:

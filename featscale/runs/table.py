@@ -6,7 +6,8 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from featscale.runs.directory import (
     read_science,
     unfinished,
 )
-from featscale.runs.identity import flattened, is_hash
+from featscale.runs.identity import HASH_DIGITS, flattened, is_hash
+from featscale.runs.manifest import MANIFEST, Planned
 from featscale.runs.record import NONFINITE, Record, read_record
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ COLUMNS: dict[str, type[pl.DataType]] = {
 # Any of these makes a folder with a hash for a name a run; the most likely first.
 MARKS = (RECORD, CONFIG, LOCK)
 FINISHED = ("done", "diverged")
+HASH_FIRST = re.compile(rf'\{{"hash": "([0-9a-f]{{{HASH_DIGITS}}})"')
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,11 @@ class Entry:
 
 
 def runs_table(root: str | Path) -> pl.DataFrame:
-    """One row for each run directory at any depth below `root`, sorted by name and hash.
+    """One row for each run directory at any depth below `root`, and each run of a manifest there, sorted by name and hash.
 
     Statuses are those of :meth:`featscale.runs.directory.RunDirectory.status`, and "unreadable" for a record that cannot be read, with
-    the reason as its cause. loss is the last one recorded; seconds_left and heartbeat_age are of runs without a record. name is the
+    the reason as its cause; a run of a manifest that has no directory yet is "missing". loss is the last one recorded; wall_seconds of a run
+    without a record are those since it began or went on; seconds_left and heartbeat_age are of runs without a record. name is the
     folder's, wherever it was moved. Links to folders are not followed.
     Arguments: root, a folder of runs, or one run directory.
     Returns: columns COLUMNS, then the science configuration under dotted names (model.N, parameterization.gamma, …), null where a run
@@ -75,6 +79,7 @@ def runs_table(root: str | Path) -> pl.DataFrame:
     folder = Path(root)
     require(folder.is_dir(), "root", root, "an existing folder of runs")
     entries = [_entry(path) for path in _directories(folder)]
+    entries += _planned(folder, {(entry.values["name"], entry.values["hash"]) for entry in entries})
     entries.sort(key=lambda entry: (entry.values["name"], entry.values["hash"]))
     keys = dict.fromkeys(key for entry in entries for key in entry.science if key not in COLUMNS)
     known = [
@@ -133,6 +138,43 @@ def _directories(root: Path) -> Iterator[str]:
             log.warning("left out: %s: %s", folder, error.strerror)
 
 
+def _planned(root: Path, known: Container[tuple[str, str]]) -> Iterator[Entry]:
+    """The runs of manifests in `root` or in the folders in it that have no directory yet."""
+    with os.scandir(str(root.absolute())) as inside:
+        folders = [
+            Path(root.absolute()),
+            *sorted(Path(item.path) for item in inside if item.is_dir(follow_symlinks=False)),
+        ]
+    for path in (folder / MANIFEST for folder in folders):
+        name = path.parent.name
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("left out: %s: %s", path, error)
+            continue
+        for number, line in enumerate(lines, start=1):
+            # The hash stands first in a line; only those of missing runs are read whole.
+            head = HASH_FIRST.match(line)
+            if head and (name, head[1]) in known:
+                continue
+            try:
+                run = Planned.from_json(line)
+            except BadInput as error:
+                log.warning("left out: %s, line %d: %s", path, number, error)
+                continue
+            place = str(path.with_name(run.hash))
+            values = {
+                "name": name,
+                "hash": run.hash,
+                "path": place,
+                "status": "missing",
+                "steps": run.config.get("steps"),
+            }
+            yield Entry(values, _leaves(run.science))
+
+
 def _entry(path: str) -> Entry:
     parent, config = os.path.split(path)
     values: dict[str, Any] = {"name": os.path.basename(parent), "hash": config, "path": path}
@@ -154,6 +196,7 @@ def _entry(path: str) -> Entry:
             "steps": beat.get("steps"),
             "heartbeat_age": signs.age,
             "seconds_left": signs.seconds_left if signs.alive else None,
+            "wall_seconds": signs.seconds,
         },
         _science(directory),
     )

@@ -23,18 +23,21 @@ from featscale.runs.claims import Claim, claim
 from featscale.runs.directory import Decision, RunDirectory, should_run
 from featscale.runs.identity import config_hash
 from featscale.runs.mirror import Mirror
-from featscale.runs.provenance import provenance, utc_now
+from featscale.runs.provenance import keep_difference, provenance, utc_now
 from featscale.runs.record import Outcome, Record, Stop
 from featscale.training import checkpoint
 from featscale.training.callbacks import ProgressLine
 from featscale.training.checkpoint import CannotSave
 from featscale.training.module import CurveModule
+from featscale.training.place import HOW
 from featscale.training.preemption import Preemption
 from featscale.training.watch import Watch
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# Where the source lies that makes the runs.
+SOURCE = Path(__file__).parent
 ACCELERATORS = ("auto", "cpu", "gpu")
 
 
@@ -57,7 +60,12 @@ class Request:
         require(accelerator in ACCELERATORS, "trainer.accelerator", accelerator, "one of " + ", ".join(ACCELERATORS))
         cpu = accelerator != "gpu" or torch.cuda.is_available()
         require(cpu, "trainer.accelerator", accelerator, "cpu or auto: no GPU is visible here")
-        require(trainer["devices"] == 1, "trainer.devices", trainer["devices"], "1: a run trains on one device")
+        require(
+            trainer["devices"] == 1,
+            "trainer.devices",
+            trainer["devices"],
+            f"1: on several devices a run is trained by `{HOW}`",
+        )
         number = isinstance(seconds, (int, float)) and seconds >= 0
         require(number, "trainer.checkpoint_seconds", seconds, "a number >= 0")
         require(
@@ -93,7 +101,7 @@ class Job:
     """A claimed run on its way to its record.
 
     directory, request, held: whose it is. module, and data as it is placed. spent, seconds of earlier attempts. share, how many runs the time
-    since `clock` was for. notes, for the record's extra entries. A checkpoint that is there is taken up at once.
+    since `clock` was for. processes, that train it together. notes, for the record's extra entries. A checkpoint that is there is taken up at once.
     """
 
     directory: RunDirectory
@@ -109,6 +117,7 @@ class Job:
     saved: Mapping[str, Any] | None = None
     # Kept here because a module keeps only a weak reference to its trainer.
     loop: Any = None
+    processes: int = 1
 
     def __post_init__(self) -> None:
         self.saved = checkpoint.load(self.directory.checkpoint)
@@ -153,6 +162,7 @@ class Job:
             mirror.log(curve)
             record = _record(self, status, cause, mirror)
             mirror.summary({"status": record.status, **record.metrics})
+        keep_difference(SOURCE, self.directory.path.parent)
         self.directory.write_record(record)
         return record.status
 
@@ -311,7 +321,8 @@ def _record(job: Job, status: Outcome, cause: str | None, mirror: Mirror) -> Rec
         device=torch.cuda.get_device_name()
         if request.device == "cuda"
         else f"cpu, {platform.machine()}, {os.cpu_count()} cores",
+        processes=job.processes,
         mirror_problem=mirror.problem,
         extra=job.notes,
-        **provenance(Path(__file__).parent),
+        **provenance(SOURCE),
     )

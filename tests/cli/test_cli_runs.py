@@ -14,6 +14,7 @@ from featscale.cli.runs import app
 from featscale.runs.claims import claim
 from featscale.runs.directory import RunDirectory
 from featscale.runs.identity import config_hash, run_path
+from featscale.runs.manifest import Manifest, Planned
 from featscale.runs.record import Outcome, Record
 
 
@@ -112,6 +113,45 @@ def test_status_counts_and_sums(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert out.splitlines()[0].split() == ["name", "done", "diverged", "failed", "unreadable", "runs"]
     assert out.splitlines()[3].split() == ["total", "2", "1", "1", "1", "5"]
     assert "in all 2 min 0 s of training, 4e+06 FLOPs" in out
+
+
+def plan(root: Path, name: str, *sizes: int, steps: int = 2) -> None:
+    """Put runs into the manifest of a sweep."""
+    science = [{"model": {"N": N}, "seed": 0} for N in sizes]
+    Manifest(root / name).add(Planned(one | {"name": name, "steps": steps}, one) for one in science)
+
+
+def test_runs_of_a_manifest_that_nobody_began_are_missing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan(root, "width", 64, 128, 2048, 4096)
+    runs = result(capsys, "list", root, "--status", "missing")["runs"]
+    assert [(run["name"], run["model.N"], run["steps"]) for run in sorted(runs, key=lambda run: run["model.N"])] == [
+        ("width", 2048, 2),
+        ("width", 4096, 2),
+    ]
+    found = result(capsys, "status", root / "width")
+    assert found["total"] == {"done": 2, "diverged": 1, "missing": 2}
+    # Three runs of two steps took 30 s each.
+    assert found["seconds_left"] == pytest.approx(2 * 30.0)
+    assert "time left: about 1 min 0 s with the workers of now" in called(capsys, "status", root / "width")[1]
+
+
+def test_time_left_is_unknown_until_a_run_of_the_name_is_finished(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert result(capsys, "status", root)["seconds_left"] == 0.0
+    plan(root, "new", 8)
+    assert result(capsys, "status", root)["seconds_left"] is None
+    assert "time left: unknown until a run is finished" in called(capsys, "status", root)[1]
+
+
+def test_a_damaged_line_of_a_manifest_costs_itself_only(
+    root: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    plan(root, "width", 2048, 4096)
+    manifest = root / "width" / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace("4096", "4097"))
+    assert len(result(capsys, "list", root, "--status", "missing")["runs"]) == 1
+    assert "line 2" in caplog.text
 
 
 def test_status_guesses_the_time_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

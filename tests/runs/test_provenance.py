@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from featscale.runs import provenance as module
-from featscale.runs.provenance import provenance, utc_now, versions
+from featscale.runs.provenance import keep_difference, provenance, utc_now, versions
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
     """The state as it is now, not as this process saw it first."""
-    state = module.git_state.__wrapped__(folder)
+    module._source.cache_clear()
+    state = module.git_state(folder)
     return None if state is None else dict(state)
 
 
@@ -73,6 +74,35 @@ def test_every_difference_has_its_own_hash(repository: Path) -> None:
     git(repository, "reset", "-q", "--hard")
     (repository / "new.py").unlink()
     assert git_state(repository) == {"commit": git(repository, "rev-parse", "HEAD"), "dirty": False, "diff": None}
+
+
+def test_the_difference_is_kept_once_and_can_be_applied(repository: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    git_state(repository)
+    assert keep_difference(repository, kept) is None
+    (repository / "code.py").write_text("x = 2\n")
+    (repository / "new.py").write_text("y = 1\n")
+    digest = difference(repository)
+    path = keep_difference(repository, kept)
+    assert path == kept / f"source-{digest}.patch"
+    assert "# ?? new.py" in path.read_text()
+    written = path.stat().st_mtime_ns
+    assert keep_difference(repository, kept) == path
+    assert path.stat().st_mtime_ns == written
+    git(repository, "checkout", "--", "code.py")
+    git(repository, "apply", str(path))
+    assert (repository / "code.py").read_text() == "x = 2\n"
+
+
+def test_a_difference_that_is_too_large_is_known_by_its_hash(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "code.py").write_text("x = 2\n")
+    assert difference(repository)
+    monkeypatch.setattr(module, "LARGEST_PATCH", 10)
+    assert keep_difference(repository, tmp_path) is None
+    assert not list(tmp_path.glob("*.patch"))
 
 
 def test_what_is_no_source_has_no_state(repository: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ class Cluster:
     """
 
     cpus: int = 4
-    max_array_size: int = 6
+    max_array_size: int = 2
     folder: Path = field(init=False)
 
     def __enter__(self) -> Cluster:
