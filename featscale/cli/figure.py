@@ -16,14 +16,14 @@ from featscale.cli.output import Json, emit
 from featscale.errors import require
 
 if TYPE_CHECKING:
-    from featscale.figures import demo
+    from featscale.figures import circle, demo
 
 RunsFolder = Annotated[Path, typer.Option("--runs", help="The folder of runs.", envvar="FEATSCALE_RUNS")]
-FIGURES = ("demo",)
+FIGURES = ("demo", "circle")
 
 
 def figure(
-    name: Annotated[str, typer.Argument(help="One of: demo; or all.")],
+    name: Annotated[str, typer.Argument(help="One of: demo, circle; or all.")],
     runs: RunsFolder = Path("runs"),
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File, or folder for all; default runs/NAME.png.")
@@ -37,7 +37,8 @@ def figure(
     require(name in (*FIGURES, "all"), "NAME", name, "one of " + ", ".join((*FIGURES, "all")))
     for one in FIGURES if name == "all" else (name,):
         path = output or runs / f"{one}.png"
-        show(one, runs, path / f"{one}.png" if name == "all" and output else path, as_json)
+        drawn = show_circle if one == "circle" else show
+        drawn(one, runs, path / f"{one}.png" if name == "all" and output else path, as_json)
 
 
 def show(name: str, runs: Path, output: Path, as_json: bool, only: Collection[str] | None = None) -> None:
@@ -48,6 +49,45 @@ def show(name: str, runs: Path, output: Path, as_json: bool, only: Collection[st
     demo.save(result, output)
     rows = [vars(line) for line in result.lines]
     emit({"figure": output, "exponents": rows}, as_json, lambda _: _table(result.lines, output))
+
+
+def show_circle(name: str, runs: Path, output: Path, as_json: bool) -> None:
+    """Print the exponents of the circle's runs and write their figure."""
+    from featscale.figures import circle
+
+    del name
+    tasks = circle.data(circle.load(runs))
+    circle.save(tasks, output)
+    arrays = ("t", "loss", "flow")
+    rows = [
+        vars(task)
+        | {
+            side: {key: value for key, value in vars(one).items() if key not in arrays}
+            for side, one in (("lazy", task.lazy), ("rich", task.rich))
+        }
+        for task in tasks
+    ]
+    emit({"figure": output, "tasks": rows}, as_json, lambda _: _circle_table(tasks, output))
+
+
+def _circle_table(tasks: Sequence[circle.Task], output: Path) -> None:
+    table = Table("q", "q_φ", "β", "N", "γ", "measured", "95 % interval", "theory", "limit", "off", "rich − lazy")
+    for task in tasks:
+        low, high = task.difference_interval
+        gain = f"{task.difference:.3f} [{low:.3f}, {high:.3f}]"
+        for one in (task.lazy, task.rich):
+            lo, hi = one.interval
+            measured = (f"{one.exponent:.3f}", f"[{lo:.3f}, {hi:.3f}]", f"{one.theory:.3f}", f"{one.limit:.3f}")
+            names = (f"{task.q:g}", f"{task.q_phi:g}", f"{task.beta:.3g}", str(task.N), f"{one.gamma:g}")
+            table.add_row(*names, *measured, f"{one.error:.1%}", gain if one is task.rich else "")
+    console = Console(width=None if sys.stdout.isatty() else 120, soft_wrap=True)
+    console.print(table)
+    lo, hi = tasks[0].window
+    console.print(
+        f"measured: slope for t in [{lo:g}, {hi:g}] (first task), interval over seeds. theory: the same fit to gradient flow of the infinite-width\n"
+        "spectrum at γ². limit: as t grows. off: largest relative difference of the mean curve from that flow. rich − lazy: over common seeds."
+    )
+    console.print(f"figure: {output}", markup=False)
 
 
 def _number(value: float) -> str:

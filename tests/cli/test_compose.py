@@ -24,7 +24,20 @@ def test_every_experiment_composes_and_opens_with_its_command(experiment):
     assert "Must show:" in text
 
 
-@pytest.mark.parametrize("group", ["model", "data", "parameterization", "optimizer", "loss", "trainer", "logger"])
+@pytest.mark.parametrize("experiment", ["circle_q", "circle_relu_power"])
+def test_scale_picks_the_size_of_an_experiment(experiment):
+    small, default, paper = (
+        compose.compose(CONF, [f"experiment={experiment}", *words]) for words in (["scale=small"], [], ["scale=paper"])
+    )
+    assert (small.model.N, small.steps) == (default.model.N, default.steps)
+    assert paper.model.N > small.model.N
+    assert paper.steps > small.steps
+    assert paper.data.q == small.data.q
+
+
+@pytest.mark.parametrize(
+    "group", ["model", "data", "parameterization", "optimizer", "loss", "trainer", "logger", "scale"]
+)
 def test_every_option_of_every_group_composes(group):
     for path in (CONF / group).glob("*.yaml"):
         compose.compose(CONF, [f"{group}={path.stem}"])

@@ -96,7 +96,12 @@ def slopes(along, movements):
 def width_slopes(make, row_name, optimizer, widths=WIDTHS):
     """(times, 2): rows after 1 and 10 steps; columns function and features. Narrow networks fluctuate more and cost less."""
     row = {"mean_field": MEAN_FIELD, "ntk": NTK, "standard": STANDARD}[row_name]
-    return slopes(widths, [movement(make, N, row, optimizer=optimizer, seeds=512 // N + 2) for N in widths])
+    return slopes(widths, [movement(make, N, row, optimizer=optimizer, seeds=counts(make, N)) for N in widths])
+
+
+def counts(make, N):
+    """Seeds at width N: narrow networks fluctuate more and cost less."""
+    return 512 // N + 2 if make in (mlp, residual_mlp) else 256 // N + 1
 
 
 CHECKED = [

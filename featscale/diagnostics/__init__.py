@@ -1,0 +1,1 @@
+"""What a network's kernel says before it is trained."""
