@@ -2,8 +2,10 @@
 
     python tests/benchmarks/bench_fits.py
 
-10,000 curves of 200 points, five seeds each: exponent and interval from the seeds, (a) in a given window with a known floor beside np.polyfit for every seed,
-(b) in automatic windows, (c) above a free floor beside scipy.optimize.curve_fit for the mean curve of every one of 500 of them. Then fit_curve one at a time, and
+10,000 curves of 200 points, five seeds each: exponent and interval from the seeds, (a) in a given window with a known
+floor beside np.polyfit for every seed,
+(b) in automatic windows, (c) above a free floor beside scipy.optimize.curve_fit for the mean curve of every one of 500
+of them. Then fit_curve one at a time, and
 a table of 10^7 rows. Error: rms of exponent less truth. Asserts nothing.
 """
 
@@ -91,4 +93,6 @@ if __name__ == "__main__":
             write(path)
             columns, reading = timed(lambda path=path: read_columns(path, ["t", "loss"], ["seed"]))
             fit, seconds = timed(lambda columns=columns: fit_curve(columns["t"], columns["loss"], columns["seed"]))
-            print(f"10^7 shuffled rows{suffix}: read {reading:.1f} s, fit {seconds:.1f} s, exponent {fit.exponent:.10f}")
+            print(
+                f"10^7 shuffled rows{suffix}: read {reading:.1f} s, fit {seconds:.1f} s, exponent {fit.exponent:.10f}"
+            )

@@ -25,7 +25,9 @@ def curve(chi, seeds, sigma=0.01):
 
 
 def table(tmp_path):
-    frames = [curve(chi, [0, 1, 2, 3]).with_columns(pl.lit(gamma).alias("gamma")) for gamma, chi in ((0.0, 0.5), (1.0, 0.6))]
+    frames = [
+        curve(chi, [0, 1, 2, 3]).with_columns(pl.lit(gamma).alias("gamma")) for gamma, chi in ((0.0, 0.5), (1.0, 0.6))
+    ]
     pl.concat(frames).write_parquet(tmp_path / "both.parquet")
     return tmp_path / "both.parquet"
 
@@ -84,7 +86,9 @@ def test_a_group_that_cannot_be_fitted_says_why_beside_the_others(capsys, tmp_pa
 
 def test_predictions_by_curve_and_by_times(capsys, tmp_path):
     theory = np.logspace(-1, 5, 300)
-    (tmp_path / "theory.json").write_text(json.dumps({"t": theory.tolist(), "loss": (theory**-0.5 + 9 / theory).tolist()}))
+    (tmp_path / "theory.json").write_text(
+        json.dumps({"t": theory.tolist(), "loss": (theory**-0.5 + 9 / theory).tolist()})
+    )
     curve(0.5, [0, 1, 2]).with_columns(loss=pl.col("loss") + 9 / pl.col("t")).write_csv(tmp_path / "m.csv")
     found = result(capsys, tmp_path / "m.csv", "--predicted-curve", tmp_path / "theory.json", "--margin", 0.05)
     assert found["window_kind"] == "predicted"
