@@ -101,8 +101,9 @@ class Collapsed:
 
     def loss(self) -> Tensor:
         """Population loss, without label noise, shape (E,)."""
-        h = self.h0 - self.root * self._array(self.state.mu)
-        return torch.as_tensor((h * h).sum(1) + self.atom[:, 0])
+        with np.errstate(all="ignore"):
+            h = self.h0 - self.root * self._array(self.state.mu)
+            return torch.as_tensor((h * h).sum(1) + self.atom[:, 0])
 
     def K(self) -> Tensor:
         """Growth of the kernel 1 + γC, shape (E,)."""
@@ -171,8 +172,10 @@ class _Spread:
         # The same rows with each pair swapped, so that Σ p (û·x) + û (p·x) is one product.
         _E, rows, _N = pending.shape
         order = np.arange(rows).reshape(-1, 2)[:, ::-1].reshape(-1)
+        # Laid out as the pairs are, whatever E is: the order in which a product is summed depends on it.
+        on_numpy = isinstance(pending, np.ndarray)
         self.swapped = (
-            pending[:, order] if isinstance(pending, np.ndarray) else pending[:, torch.from_numpy(order.copy())]
+            np.ascontiguousarray(pending[:, order]) if on_numpy else pending[:, torch.from_numpy(order.copy())]
         )
 
     def __call__(self, u: Any, mu: Any, C: Any, step: int) -> Any:

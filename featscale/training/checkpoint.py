@@ -47,7 +47,7 @@ def save(module: CurveModule, path: Path, wall_seconds: float = 0.0) -> None:
     }
     module.on_save_checkpoint(state)
     file = io.BytesIO()
-    torch.save(state, file)
+    torch.save(_compact(state), file)
     fresh = path.with_suffix(f".next{path.suffix}")
     try:
         write_atomically(fresh, file.getbuffer())
@@ -65,13 +65,15 @@ def load(path: Path) -> Mapping[str, Any] | None:
 
     Each byte is tested against the checksums that the file carries. What is damaged is warned of by name; nothing in it is executed.
     """
-    for each, instead in ((path, "going on from the one before"), (previous(path), "starting from step 0")):
+    for each in (path, previous(path)):
         try:
             return _load(each)
         except FileNotFoundError:
             continue
         except Exception as error:
             why = " ".join(str(error).split())[:80] or type(error).__name__
+            before = each == path and previous(path).exists()
+            instead = "going on from the one before" if before else "starting from step 0"
             log.warning("checkpoint %s is damaged (%s); %s", each, why, instead)
     return None
 
@@ -97,3 +99,13 @@ def restore_optimizers(module: CurveModule, state: Mapping[str, Any]) -> None:
     """Take the optimisers' part of `state`."""
     for optimizer, saved in zip(module.trainer.optimizers, state["optimizer_states"], strict=True):
         optimizer.load_state_dict(saved)
+
+
+def _compact(value: Any) -> Any:
+    """`value` with tensors that are part of a larger one copied out of it, for a saved view brings all of that with it."""
+    if isinstance(value, torch.Tensor):
+        part = value.numel() * value.element_size() < value.untyped_storage().nbytes()
+        return value.clone() if part else value
+    if isinstance(value, Mapping):
+        return {key: _compact(item) for key, item in value.items()}
+    return [_compact(item) for item in value] if isinstance(value, list) else value

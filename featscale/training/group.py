@@ -87,8 +87,9 @@ def groups(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def _train_together(jobs: list[Job], preemption: Preemption, report: Report, ended: Ended) -> None:
+    began = time.monotonic()
     for job in jobs:
-        job.share, job.clock = len(jobs), time.monotonic()
+        job.share, job.clock = len(jobs), began
         if len(jobs) > 1:
             job.notes["group_members"] = len(jobs)
     options = jobs[0].request.config["trainer"]
@@ -105,7 +106,9 @@ def _train_together(jobs: list[Job], preemption: Preemption, report: Report, end
         log.exception("run %s failed", jobs[0].directory.path)
         ended(jobs[0], jobs[0].finish(*failure(modules[0], error)))
         return
+    ended_at = time.monotonic()
     for job in jobs:
+        job.stopped = ended_at
         if job.module.over:
             ended(job, job.finish(*ending(job.module)))
     watch.leave()

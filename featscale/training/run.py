@@ -106,6 +106,8 @@ class Job:
     notes: dict[str, Any] = field(default_factory=dict)
     started: str = field(default_factory=utc_now)
     clock: float = field(default_factory=time.monotonic)
+    # When the training ended, where the clock is not to count what comes after.
+    stopped: float | None = None
     saved: Mapping[str, Any] | None = None
     # Kept here because a module keeps only a weak reference to its trainer.
     loop: Any = None
@@ -124,7 +126,8 @@ class Job:
     @property
     def wall_seconds(self) -> float:
         """Spent on the run so far, earlier attempts included; the time of runs trained together is shared out."""
-        return self.spent + (time.monotonic() - self.clock) / self.share
+        now = time.monotonic() if self.stopped is None else self.stopped
+        return self.spent + (now - self.clock) / self.share
 
     def beat(self) -> None:
         """Show others that the run is alive and how far it is."""

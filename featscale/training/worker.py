@@ -74,8 +74,8 @@ class Worker:
             self.preemption.check("between two runs")
             with ExitStack() as claims:
                 first = self._take(next(iter(self.waiting)), claims)
-                if first is not None:
-                    self._train([first, *self._mates(first, claims)])
+                if first is not None and self._ready(first):
+                    self._train([first, *filter(self._ready, self._mates(first, claims))])
 
     def _take(self, path: Path, claims: ExitStack) -> Job | None:
         """Build a run and claim it; None if there is nothing to train or somebody else does."""
@@ -129,12 +129,9 @@ class Worker:
         return self._keys[name]
 
     def _train(self, jobs: list[Job]) -> None:
-        threads = jobs[0].request.config["trainer"]["threads"]
-        if threads is not None:
-            torch.set_num_threads(threads)
         self._report(jobs)
         try:
-            self._go([job for job in jobs if self._ready(job)])
+            self._go(jobs)
         except TogetherFailed:
             # Each alone, with a module of its own, from its last checkpoint.
             for job in jobs:
@@ -147,6 +144,9 @@ class Worker:
 
     def _ready(self, job: Job) -> bool:
         """Set a job up; an error there fails the run, as one in training does."""
+        threads = job.request.config["trainer"]["threads"]
+        if threads is not None:
+            torch.set_num_threads(threads)
         try:
             ready(job)
         except Exception as error:
