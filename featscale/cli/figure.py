@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from featscale.cli.figure_images import show_images, show_modes
 from featscale.cli.output import Json, emit
 from featscale.errors import require
 
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from featscale.figures import circle, demo
 
 RunsFolder = Annotated[Path, typer.Option("--runs", help="The folder of runs.", envvar="FEATSCALE_RUNS")]
-FIGURES = ("demo", "circle")
+FIGURES = ("demo", "circle", "mnist_cnn", "cifar5m_cnn", "circle_modes")
 
 
 def figure(
-    name: Annotated[str, typer.Argument(help="One of: demo, circle; or all.")],
+    name: Annotated[str, typer.Argument(help="One of: demo, circle, mnist_cnn, cifar5m_cnn, circle_modes; or all.")],
     runs: RunsFolder = Path("runs"),
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File, or folder for all; default runs/NAME.png.")
@@ -37,7 +38,7 @@ def figure(
     require(name in (*FIGURES, "all"), "NAME", name, "one of " + ", ".join((*FIGURES, "all")))
     for one in FIGURES if name == "all" else (name,):
         path = output or runs / f"{one}.png"
-        drawn = show_circle if one == "circle" else show
+        drawn = {"demo": show, "circle": show_circle, "circle_modes": show_modes}.get(one, show_images)
         drawn(one, runs, path / f"{one}.png" if name == "all" and output else path, as_json)
 
 
