@@ -20,6 +20,7 @@ from featscale.fits.curve import CurveFit, fit_curve
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
+SCALARS = ("steps", "seeds", "precision", "rows_per_decade")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def data(runs: Sequence[Run], window: tuple[float, float] | None = None) -> Imag
     for run in sorted(runs, key=lambda run: run.gamma):
         groups.setdefault(run.gamma, []).append(run)
     for gamma, group in groups.items():
-        sciences = [{key: value for key, value in run.science.items() if key != "seed"} for run in group]
+        # A run's row of the table also holds its results; its configuration is what has a group, and these.
+        sciences = [{key: v for key, v in run.science.items() if "." in key or key in SCALARS} for run in group]
         alike = all(science == sciences[0] for science in sciences)
         require(alike, "runs", f"gamma = {gamma:g}", "runs that differ in gamma and seed only; name one experiment's")
     end = min(float(run.curve["t"].to_numpy().max()) for run in runs)

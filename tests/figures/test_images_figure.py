@@ -20,7 +20,14 @@ def runs(chi_lazy=0.3, chi_rich=0.5, seeds=(0, 1, 2), scatter=0.01):
             exponent = chi + common[seed] + scatter * rng.standard_normal()
             loss = np.where(t > 0, 0.1 * np.maximum(t, 1) ** -exponent, 0.1)
             curve = pl.DataFrame({"t": t, "seed": seed, "loss": loss, "accuracy": 1 - loss})
-            made.append(Run({"parameterization.gamma": gamma, "seed": seed, "model.N": 16}, curve))
+            row = {
+                "parameterization.gamma": gamma,
+                "seed": seed,
+                "model.N": 16,
+                "hash": f"{gamma}{seed}",
+                "loss": loss[-1],
+            }
+            made.append(Run(row, curve))
     return made
 
 
