@@ -25,7 +25,7 @@ SCALARS = ("steps", "seeds", "precision", "rows_per_decade")
 
 @dataclass(frozen=True)
 class Curve:
-    """The runs of one richness: t > 0, mean test loss over seeds and its standard error, shape (n,), and the fit of its last decade."""
+    """The runs of one richness: t > 0, mean test loss over seeds and its standard error, shape (n,), the fit in the window, and that of all rows."""
 
     gamma: float
     t: Array
@@ -33,6 +33,7 @@ class Curve:
     error: Array
     accuracy: float
     fit: CurveFit
+    whole: CurveFit
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,11 @@ def _curve(gamma: float, group: list[Run], window: tuple[float, float]) -> Curve
     """The runs of one richness as one curve."""
     whole = Run(group[0].science, pl.concat([run.curve for run in group], how="diagonal"))
     rows = whole.curve.filter(pl.col("t") > 0)
-    fit = fit_curve(rows["t"].to_numpy(), rows["loss"].to_numpy(), rows["seed"].to_numpy(), window=window)
+    t, loss, seed = (rows[name].to_numpy() for name in ("t", "loss", "seed"))
+    fit, all_rows = (fit_curve(t, loss, seed, window=span) for span in (window, (t.min(), t.max())))
     last = rows.filter(pl.col("t") == pl.col("t").max())
     mean: Any = last["accuracy"].mean() if "accuracy" in last.columns else float("nan")
-    return Curve(gamma, *whole.mean(), accuracy=float(mean), fit=fit)
+    return Curve(gamma, *whole.mean(), accuracy=float(mean), fit=fit, whole=all_rows)
 
 
 def gain(lazy: Curve, rich: Curve) -> Gain:
@@ -105,8 +107,8 @@ def draw(figure: Figure, images: Images, title: str) -> None:
     for index, curve in enumerate(images.curves):
         label = f"γ = {curve.gamma:g}: χ = {curve.fit.exponent:.2f}"
         _band(losses, curve.t, curve.loss, curve.error, f"C{index}", label)
-        fit = curve.fit
-        _band(slopes, fit.t_local, fit.chi_local, np.nan_to_num(fit.chi_local_stderr), f"C{index}", label)
+        whole = curve.whole
+        _band(slopes, whole.t_local, whole.chi_local, np.nan_to_num(whole.chi_local_stderr), f"C{index}", label)
     losses.set(xscale="log", yscale="log", xlabel="flow time t = η · step", ylabel="test loss", title=title)
     slopes.set(xscale="log", xlabel="flow time t", ylabel="local exponent −d log L/d log t", title="lazy beside rich")
     for axes in (losses, slopes):
