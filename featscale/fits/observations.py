@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -160,8 +159,3 @@ def _some(x: Mapping[str, Array], loss: Array, config: Codes, seed: Codes | None
 
 def _ordered(run: Codes, t: Array) -> bool:
     return bool(((run[1:] > run[:-1]) | ((run[1:] == run[:-1]) & (t[1:] >= t[:-1]))).all())
-
-
-def values_of(columns: Mapping[str, Any], name: str) -> list[Any]:
-    """The different values of a column, in order."""
-    return np.unique(np.asarray(columns[name])).tolist()
