@@ -14,7 +14,7 @@ from rich.table import Table
 
 from featscale.cli.figure_images import show_images, show_modes
 from featscale.cli.output import Json, emit
-from featscale.errors import require
+from featscale.errors import BadInput, require
 
 if TYPE_CHECKING:
     from featscale.figures import circle, demo
@@ -36,10 +36,19 @@ def figure(
     Example: featscale figure demo -o demo.png
     """
     require(name in (*FIGURES, "all"), "NAME", name, "one of " + ", ".join((*FIGURES, "all")))
+    require(not (name == "all" and as_json), "NAME", name, "one figure with --json, which prints one object")
+    missing = []
     for one in FIGURES if name == "all" else (name,):
         path = output or runs / f"{one}.png"
         drawn = {"demo": show, "circle": show_circle, "circle_modes": show_modes}.get(one, show_images)
-        drawn(one, runs, path / f"{one}.png" if name == "all" and output else path, as_json)
+        try:
+            drawn(one, runs, path / f"{one}.png" if name == "all" and output else path, as_json)
+        except BadInput as error:
+            if name != "all":
+                raise
+            missing.append(one)
+            sys.stderr.write(f"{one}: left out: {error}\n")
+    require(len(missing) < len(FIGURES), "runs", runs, "a folder with the finished runs of a figure")
 
 
 def show(name: str, runs: Path, output: Path, as_json: bool, only: Collection[str] | None = None) -> None:

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from featscale.cli.figure import figure
+from featscale.errors import BadInput
 from featscale.figures import demo
 from featscale.figures.demo import Run
 
@@ -58,3 +59,17 @@ def test_modes_of_the_circle(command, tmp_path):
     assert len(finite) > 10
     assert (np.diff(finite) > 0).all()
     assert (tmp_path / "circle_modes_gamma1.png").is_file()
+
+
+def test_all_leaves_out_what_has_no_runs(monkeypatch, tmp_path, capsys):
+    runs = [made_up(1.0, seed, 0.3) for seed in range(2)]
+    monkeypatch.setattr(demo, "load", lambda folder, only=None: runs if folder.name == "mnist_cnn" else [])
+    figure("all", runs=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mnist_cnn.png"]
+    left_out = [line.split(":")[0] for line in capsys.readouterr().err.splitlines()]
+    assert left_out == ["demo", "circle", "cifar5m_cnn", "circle_modes"]
+    monkeypatch.setattr(demo, "load", lambda folder, only=None: [])
+    with pytest.raises(BadInput, match=r"^runs: .*: a folder with the finished runs of a figure"):
+        figure("all", runs=tmp_path)
+    with pytest.raises(BadInput, match=r"^NAME: all: one figure with --json"):
+        figure("all", runs=tmp_path, as_json=True)
