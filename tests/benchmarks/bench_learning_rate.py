@@ -25,9 +25,9 @@ T, B, DEPTH = 60, 64, 3
 HALVINGS = np.arange(-3, 4) / 2
 CASES = {
     ("mean_field", "sgd"): lambda eta0, N: SGD(0.25 * eta0),
-    ("mean_field", "adam"): lambda eta0, N: Adam(0.08 * eta0),
+    ("mean_field", "adam"): lambda eta0, N: Adam(0.16 * eta0),
     # Centred where the best rate would be if it fell as 1/N, so that the grid holds it at every width.
-    ("standard", "sgd"): lambda eta0, N: SGD(0.25 * eta0 / N),
+    ("standard", "sgd"): lambda eta0, N: SGD(0.7 * eta0 / N),
     ("standard", "adam"): lambda eta0, N: Adam(0.08 * eta0 / N),
 }
 
