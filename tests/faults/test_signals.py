@@ -18,8 +18,8 @@ LONG = [
     "data.M=300",
     "data.B=8",
     "optimizer.eta0=0.1",
-    "steps=100000",
-    "trainer.chunk=100000",
+    "steps=30000",
+    "trainer.chunk=30000",
 ]
 
 
