@@ -58,7 +58,7 @@ class ProjectedLinear(CurveModule):
     def together(self) -> int:
         """As many as STACKED when lazy, or as keep all Q in a cache when rich; 1 on a GPU, where it was not measured.
 
-        Measured on one core (docs/findings/2026-11-25-sweeps.md): rich, N = 64, 16 at once are 5 times as fast, N = 256, 4 at once 1.5 times.
+        Measured on one core (docs/findings/2026-11-25-sweeps-core.md): rich, N = 64, 16 at once are 5 times as fast, N = 256, 4 at once 1.5 times.
         """
         if self.device.type != "cpu":
             return 1
