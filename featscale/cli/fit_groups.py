@@ -45,6 +45,8 @@ def read_groups(file: Path, by: Sequence[str]) -> list[Group]:
         return _runs(file)
     from featscale.fits.table import read_columns
 
+    taken = [name for name in by if name in ("t", "loss", "seed")]
+    require(not taken, "pair", ", ".join(taken), "a column that tells conditions apart")
     columns = read_columns(file, ["t", "loss"], ["seed", *by])
     for name in by:
         require(name in columns, "pair", name, f"a column of {file}")
@@ -66,7 +68,8 @@ def _runs(folder: Path) -> list[Group]:
     first = frame.columns.index("step")
     keys = [name for name in frame.columns[2:first] if name.rsplit(".", 1)[-1] not in REPLICATES]
     parts = frame.partition_by(keys, maintain_order=True) if keys else [frame]
-    return [_group(part, keys) for part in parts]
+    groups = [_group(part, keys) for part in parts]
+    return sorted(groups, key=lambda group: [_order(group.config[key]) for key in keys])
 
 
 def _group(part: pl.DataFrame, keys: Sequence[str]) -> Group:

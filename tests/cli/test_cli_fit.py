@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 from matplotlib.figure import Figure
 
-from featscale.cli.fit import app, draw
+from featscale.cli.fit import app
+from featscale.cli.fit_plot import draw
 from featscale.cli.output import run
 from featscale.fits import fit_curve
 from featscale.fits.resample import clean

@@ -7,11 +7,12 @@ import polars as pl
 import pytest
 
 from featscale.cli.fit import app
-from featscale.cli.fit_groups import matched, read_groups
+from featscale.cli.fit_groups import Group, matched, read_groups
 from featscale.cli.output import run
 from featscale.errors import BadInput
 from featscale.runs.directory import RunDirectory
-from featscale.runs.identity import run_hash
+from featscale.runs.identity import config_hash, run_path
+from featscale.runs.record import Record
 
 T = np.logspace(0, 4, 97)
 
@@ -38,11 +39,11 @@ def result(capsys, *arguments):
 
 
 def test_groups_of_a_table_and_their_paired_difference(capsys, tmp_path):
-    found = result(capsys, table(tmp_path), "--pair", "gamma", "--predicted", 0.5, "--margin", 0.02)
+    found = result(capsys, table(tmp_path), "--pair", "gamma", "--predicted", 0.5, "--margin", 0.05)
     assert [group["config"] for group in found["groups"]] == [{"gamma": 0.0}, {"gamma": 1.0}]
     assert [group["verdict"] for group in found["groups"]] == ["agrees", "differs"]
     (difference,) = found["differences"]
-    assert difference["first"], difference["second"] == ({"gamma": 0.0}, {"gamma": 1.0})
+    assert (difference["first"], difference["second"]) == ({"gamma": 0.0}, {"gamma": 1.0})
     # The seeds' own noise cancels.
     assert difference["difference"] == pytest.approx(-0.1, abs=1e-9)
     assert np.allclose(difference["interval"], -0.1, atol=1e-9)
@@ -58,11 +59,51 @@ def test_text_of_groups_and_a_picture(capsys, tmp_path):
     assert (tmp_path / "both.png").stat().st_size > 10_000
 
 
-def write_run(root, science, frame):
-    directory = RunDirectory(root / run_hash(science))
+def write_run(root, frame, gamma=0.0, N=8, seed=0):
+    """A finished run with this curve."""
+    science = {"model": {"N": N}, "parameterization": {"gamma": gamma}, "seed": seed}
+    directory = RunDirectory(run_path(root, "some", config_hash(science)))
+    now = "2025-01-01T00:00:00+00:00"
     directory.path.mkdir(parents=True)
+    directory.write_config(science, science)
     directory.write_curve(frame)
+    directory.write_record(
+        Record(
+            status="done",
+            name="some",
+            hash=config_hash(science),
+            science=science,
+            seeds=(seed,),
+            step=2,
+            steps=2,
+            wall_seconds=1.0,
+            started=now,
+            ended=now,
+            metrics={"loss": 0.5},
+            flops=1.0,
+        )
+    )
     return directory
+
+
+def test_a_folder_of_runs_is_fitted_configuration_by_configuration(capsys, tmp_path):
+    for seed in range(3):
+        for gamma, chi in ((0.0, 0.5), (1.0, 0.6)):
+            write_run(tmp_path, curve(chi, [seed]), gamma, seed=seed)
+    found = result(capsys, tmp_path, "--pair", "gamma")
+    assert [group["config"] for group in found["groups"]] == [{"parameterization.gamma": g} for g in (0.0, 1.0)]
+    for group, chi in zip(found["groups"], (0.5, 0.6), strict=True):
+        assert len(group["runs"]) == 3
+        assert group["seeds"] == [0, 1, 2]
+        assert group["interval"][0] < chi < group["interval"][1]
+    assert found["differences"][0]["difference"] == pytest.approx(-0.1, abs=1e-9)
+
+
+def test_runs_that_call_their_seeds_alike_are_replicates(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, curve(0.5, [seed]).with_columns(seed=pl.lit(0)), seed=seed)
+    (group,) = read_groups(tmp_path, [])
+    assert len(np.unique(group.seed)) == 2
 
 
 def test_a_missing_pair_is_named(capsys, tmp_path):
@@ -109,7 +150,7 @@ def test_predictions_by_curve_and_by_times(capsys, tmp_path):
 
 
 def test_a_run_directory_is_one_group(tmp_path):
-    directory = write_run(tmp_path, {"model": {"N": 1}}, curve(0.5, [0, 1]))
+    directory = write_run(tmp_path, curve(0.5, [0, 1]))
     (group,) = read_groups(directory.path, [])
     assert group.config == {}
     assert group.t.size == 2 * T.size
@@ -117,8 +158,6 @@ def test_a_run_directory_is_one_group(tmp_path):
 
 def test_pairs_are_alike_but_for_the_entry():
     frame = [({"a.gamma": g, "a.N": N}, g) for N in (8, 16) for g in (1.0, 0.0, 3.0)]
-    from featscale.cli.fit_groups import Group
-
     groups = [Group(config, T, T**-0.5, None) for config, _ in frame]
     pairs = [(first.config, second.config) for first, second in matched(groups, "gamma")]
     assert len(pairs) == 4
