@@ -275,6 +275,7 @@ def _mean_exponent(nodes: Nodes, found: Estimate, law: LawName, kind: FloorKind)
 
 
 def _residual(nodes: Nodes, found: Estimate) -> float:
-    own = found.own[:, :, None, None]
-    fitted = found.known + np.exp(log_curve(np.moveaxis(own, 1, 0), found.kappa, nodes.row_log_t))
-    return float(np.sqrt(np.mean(nodes.interpolate(np.log(nodes.row_loss / fitted)) ** 2)))
+    own = np.moveaxis(found.own[:, :, None, None], 1, 0)
+    with np.errstate(divide="ignore"):
+        fitted = np.logaddexp(np.log(found.known), log_curve(own, found.kappa, nodes.row_log_t))
+    return float(np.sqrt(np.mean(nodes.interpolate(np.log(nodes.row_loss) - fitted) ** 2)))

@@ -14,6 +14,8 @@ Array = NDArray[np.float64]
 Window = tuple[float, float]
 
 PER_DECADE = 24
+# Beyond 40 decades the grid is coarser.
+MOST_NODES = 1 + 40 * PER_DECADE
 # A window is met up to rounding: t = eta * step is seldom the number that was typed.
 ROUNDING = 1e-9
 # A seed that covers less of the log range than this is left out, for it would shrink the window of all others.
@@ -188,7 +190,8 @@ def resample(rows: Rows, window: Window, floor: float = 0.0) -> Nodes:
         f"{low:g},{high:g}",
         "rows at times that differ by more than rounding",
     )
-    x = np.linspace(np.log(low), np.log(high), max(5, 1 + round(PER_DECADE * np.log10(high / low))))
+    G = min(max(5, 1 + round(PER_DECADE * (np.log10(high) - np.log10(low)))), MOST_NODES)
+    x = np.linspace(np.log(low), np.log(high), G)
     row_log_t, row_loss = np.empty((2, len(kept), x.size, 2))
     for i, s in enumerate(kept):
         part = slice(edge[s], edge[s + 1])

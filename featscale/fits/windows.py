@@ -16,8 +16,9 @@ from featscale.fits.resample import PER_DECADE, Nodes, Window, clean, resample
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-# Edges of candidate windows lie this many nodes apart, a sixth of a decade; the shortest candidate is half a decade.
+# Edges of candidate windows lie this many nodes apart, a sixth of a decade, or more where that would be too many; the shortest candidate is half a decade.
 STEP = PER_DECADE // 6
+MOST_EDGES = 60
 SHORTEST = PER_DECADE // 2
 # A drift of the local exponent across a window is tolerated up to this, or up to SIGMAS of its own standard errors.
 DRIFT = 0.01
@@ -103,7 +104,8 @@ def straight(nodes: Nodes, y: Array) -> Choice:
 @lru_cache(maxsize=64)
 def candidates(G: int) -> tuple[Index, Index]:
     """First and last node of the candidate windows, each of shape (W,)."""
-    edges = np.unique(np.concatenate([[0], np.arange(G - 1, -1, -STEP)]))
+    step = max(STEP, -(-G // MOST_EDGES))
+    edges = np.unique(np.concatenate([[0], np.arange(G - 1, -1, -step)]))
     lo, hi = (index.ravel() for index in np.meshgrid(edges, edges, indexing="ij"))
     long = hi - lo >= min(SHORTEST, G - 1)
     return lo[long], hi[long]
