@@ -1,6 +1,6 @@
 """Claimed runs trained without Lightning's loop: one, or several of one shape side by side.
 
-The loop of Lightning costs some 20 ms to set up, and knows one module; here a run costs what its steps cost, and a group advances as its
+The loop of Lightning costs tens of milliseconds to set up, and knows one module; here a run costs what its steps cost, and a group advances as its
 modules' `join` says. Curves and records are those of :func:`featscale.training.run.execute`; tests/training/test_group.py compares them bit
 for bit.
 """
