@@ -180,7 +180,8 @@ def _curves(axes: Axes, tasks: list[Task]) -> None:
             axes.plot(one.t[::4], one.loss[::4], mark, ms=3, color=f"C{index}", label=label)
             axes.plot(one.t, one.flow, "-" if one is task.lazy else "--", lw=0.8, color=f"C{index}")
     axes.set(xscale="log", yscale="log", xlabel="flow time t = η · step", ylabel="test loss")
-    axes.legend(fontsize=5)
+    if tasks:
+        axes.legend(fontsize=5)
 
 
 def _exponents(axes: Axes, tasks: list[Task]) -> None:
