@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # Buffers of one stack, in bytes: what a core's own cache holds, more or less.
 BLOCK_BYTES = 3 * 2**19
-# Steps whose batches are made at once.
-AHEAD = 16
+# Batches made at once: this many steps, or fewer that fit into so many bytes.
+AHEAD, AHEAD_BYTES = 16, 2**20
 
 
 class Ensemble:
@@ -92,9 +92,12 @@ class Block:
         """Make the updates start, …, stop − 1."""
         for stacked, parts in self.copies:
             torch._foreach_copy_(stacked, parts)
-        for begin in range(start, stop, AHEAD):
-            x, y = self._batches(begin, min(begin + AHEAD, stop))
-            for self.step in range(begin, min(begin + AHEAD, stop)):
+        x = self.stack.x
+        ahead = max(1, min(AHEAD, AHEAD_BYTES // (x.numel() * x.element_size())))
+        for begin in range(start, stop, ahead):
+            end = min(begin + ahead, stop)
+            x, y = self._batches(begin, end)
+            for self.step in range(begin, end):
                 self.stack.step(x[self.step - begin], y[self.step - begin])
         for stacked, parts in self.copies:
             torch._foreach_copy_(parts, stacked)
