@@ -27,7 +27,7 @@ ifeq ($(origin FEATSCALE_REFERENCE),undefined)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow slurm check bench clean
+.PHONY: help demo test slow check bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -39,11 +39,8 @@ demo: $(READY)  ## set-up and the main job, from nothing
 test: $(READY)  ## the tests, without the slow ones
 	@$(PYTEST) -m 'not slow'
 
-slow: $(READY)  ## the slow tests, without those of a Slurm
-	@$(PYTEST) -m 'slow and not slurm'
-
-slurm: $(READY)  ## the tests on a Slurm of one node, as root (Debian: slurmctld slurmd slurm-client munge)
-	@$(BIN)/pytest -m slurm
+slow: $(READY)  ## the slow tests
+	@$(PYTEST) -m slow
 
 check: $(READY)  ## lint, format and types
 	@$(BIN)/ruff check

@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datamodules.augment import AffineElastic
 from datamodules.download import download
 from datamodules.idx import md5
-from datamodules.images import Bytes, Images, require_labels, require_size
+from datamodules.images import Bytes, Published, require_labels
 from featscale.errors import BadInput, require
 
 CACHE = Path("cifar10")
 
 
-class CIFAR10(Images):
+class CIFAR10(Published):
     """The photographs of CIFAR-10: images (3, 32, 32); ±1 target `animals`, +1 for animals and −1 for vehicles.
 
     Its published files are pickles: they are read by torchvision alone, and only where each has the published md5.
@@ -28,7 +27,7 @@ class CIFAR10(Images):
     Arguments: train_size, the first so many of the 50,000 training images are the P of this run; None: all. test_size,
     the first so many of the 10,000 test images; None: all. folder, which holds cifar-10-batches-py/. augmentation, see
     :class:`datamodules.augment.AffineElastic`; None: the images as they are. The rest as in
-    :class:`datamodules.images.Images`.
+    :class:`datamodules.images.Published`.
     Raises: BadInput that names the field, or the file that is damaged or missing.
     """
 
@@ -37,24 +36,7 @@ class CIFAR10(Images):
     mean = (0.49140, 0.48216, 0.44653)
     std = (0.24703, 0.24349, 0.26159)
     binary = ("animals", (-1, -1, 1, 1, 1, 1, 1, 1, -1, -1))
-
-    def __init__(
-        self,
-        B: int = 64,
-        targets: str = "one_hot",
-        stream: str = "epochs",
-        normalize: bool = True,
-        train_size: int | None = None,
-        test_size: int | None = None,
-        folder: str | Path | None = None,
-        cache: str | Path | None = None,
-        download: bool = True,
-        augmentation: AffineElastic | None = None,
-    ) -> None:
-        super().__init__(B, targets, stream, normalize, folder, cache, download, augmentation)
-        train, test = self.sizes
-        self.size(require_size("data.train_size", train_size, train), require_size("data.test_size", test_size, test))
-        self._root: Path | None = None
+    _root: Path | None = None
 
     def prepare_data(self) -> None:
         """Find the files, or download them, once for all processes of a machine."""
@@ -90,10 +72,10 @@ class CIFAR10(Images):
 
 def _read(root: Path, train: bool) -> tuple[Bytes, Bytes]:
     """Images, shape (n, 32, 32, 3), and labels, shape (n,)."""
-    from torchvision.datasets import CIFAR10 as Published
+    from torchvision.datasets import CIFAR10 as Torchvision
 
     try:
-        published = Published(root, train=train)
+        published = Torchvision(root, train=train)
     except RuntimeError as error:
         raise BadInput("paths.data", root, f"the files of CIFAR-10 ({error})") from error
     return published.data, require_labels(np.array(published.targets), root)
@@ -101,11 +83,11 @@ def _read(root: Path, train: bool) -> tuple[Bytes, Bytes]:
 
 def _missing(root: Path) -> Path | None:
     """The first published file that is not in `root`, or not with its md5; None if all are."""
-    from torchvision.datasets import CIFAR10 as Published
+    from torchvision.datasets import CIFAR10 as Torchvision
 
-    meta = Published.meta
-    files = [*Published.train_list, *Published.test_list, (meta["filename"], meta["md5"])]
-    paths = [(root / Published.base_folder / name, digest) for name, digest in files]
+    meta = Torchvision.meta
+    files = [*Torchvision.train_list, *Torchvision.test_list, (meta["filename"], meta["md5"])]
+    paths = [(root / Torchvision.base_folder / name, digest) for name, digest in files]
     return next((path for path, digest in paths if not path.is_file() or md5(path) != digest), None)
 
 
@@ -114,11 +96,11 @@ def _download(target: Path) -> str:
 
     Raises: BadInput if `target` cannot be written.
     """
-    from torchvision.datasets import CIFAR10 as Published
+    from torchvision.datasets import CIFAR10 as Torchvision
 
     def fetch(folder: Path) -> None:
-        Published(folder, download=True)
-        shutil.rmtree(target / Published.base_folder, ignore_errors=True)
-        os.replace(folder / Published.base_folder, target / Published.base_folder)
+        Torchvision(folder, download=True)
+        shutil.rmtree(target / Torchvision.base_folder, ignore_errors=True)
+        os.replace(folder / Torchvision.base_folder, target / Torchvision.base_folder)
 
-    return download([Published.url], target, fetch)
+    return download([Torchvision.url], target, fetch)

@@ -153,6 +153,31 @@ class Images(Stream):
         return one_hot if self.one_hot else 2 * one_hot - 1
 
 
+class Published(Images):
+    """A published set of images, held whole.
+
+    Arguments: train_size, the first so many of the published training images are the P of this run; None: all. test_size, likewise for the
+    test images. The rest as in :class:`Images`.
+    """
+
+    def __init__(
+        self,
+        B: int = 64,
+        targets: str = "one_hot",
+        stream: str = "epochs",
+        normalize: bool = True,
+        train_size: int | None = None,
+        test_size: int | None = None,
+        folder: str | Path | None = None,
+        cache: str | Path | None = None,
+        download: bool = True,
+        augmentation: AffineElastic | None = None,
+    ) -> None:
+        super().__init__(B, targets, stream, normalize, folder, cache, download, augmentation)
+        train, test = self.sizes
+        self.size(require_size("data.train_size", train_size, train), require_size("data.test_size", test_size, test))
+
+
 def require_labels(labels: np.ndarray[Any, Any], path: Path) -> Bytes:
     """Labels as bytes.
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 
-from datamodules.augment import AffineElastic
 from datamodules.download import download
 from datamodules.idx import Archive, find, read
-from datamodules.images import Images, require_labels, require_size
+from datamodules.images import Published, require_labels
 from featscale.errors import require
 
 RAW = Path("MNIST") / "raw"
@@ -18,14 +17,14 @@ MEAN, STD = 0.13066, 0.30811
 """Mean and standard deviation of the training pixels, of values in 0..1."""
 
 
-class MNIST(Images):
+class MNIST(Published):
     """The digits of MNIST: images (1, 28, 28); ±1 target `parity`, +1 for even digits.
 
     Source: LeCun, Cortes & Burges; files as torchvision lays them out, unpacked or .gz, checked by md5.
     Arguments: train_size, the first so many of the 60,000 training images are the P of this run; None: all. test_size,
     the first so many of the 10,000 test images; None: all. folder holds MNIST/raw. augmentation, which makes the stream
     endless: each image of each step deformed anew; None: the images as they are. The rest as in
-    :class:`datamodules.images.Images`.
+    :class:`datamodules.images.Published`.
     Raises: BadInput that names the field, or the file that is damaged or missing.
     """
 
@@ -39,24 +38,7 @@ class MNIST(Images):
     sizes = (60_000, 10_000)
     mean, std = (MEAN,), (STD,)
     binary = ("parity", (1, -1) * 5)
-
-    def __init__(
-        self,
-        B: int = 64,
-        targets: str = "one_hot",
-        stream: str = "epochs",
-        normalize: bool = True,
-        train_size: int | None = None,
-        test_size: int | None = None,
-        folder: str | Path | None = None,
-        cache: str | Path | None = None,
-        download: bool = True,
-        augmentation: AffineElastic | None = None,
-    ) -> None:
-        super().__init__(B, targets, stream, normalize, folder, cache, download, augmentation)
-        train, test = self.sizes
-        self.size(require_size("data.train_size", train_size, train), require_size("data.test_size", test_size, test))
-        self._checked: list[Path] = []
+    _checked: tuple[Path, ...] = ()
 
     def prepare_data(self) -> None:
         """Unpack or download what is missing, once for all processes of a machine."""
@@ -71,7 +53,7 @@ class MNIST(Images):
         labels, labels_test = require_labels(labels, paths[1]), require_labels(labels_test, paths[3])
         self.hold(torch.tensor(x)[:, None], labels, torch.tensor(x_test)[:, None], labels_test)
 
-    def _paths(self) -> list[Path]:
+    def _paths(self) -> tuple[Path, ...]:
         """The four checked idx files; checked once, since md5 of all takes a tenth of a second."""
         if self._checked:
             return self._checked
@@ -82,7 +64,7 @@ class MNIST(Images):
             paths = self._found()
         missing = [f"{RAW / archive.name}.gz" for archive, path in zip(self.archives, paths, strict=True) if not path]
         require(not missing, "paths.data", self.folder, f"a folder that holds {', '.join(missing)}{why}")
-        self._checked = [path for path in paths if path]
+        self._checked = tuple(path for path in paths if path)
         return self._checked
 
     def _found(self) -> list[Path | None]:
@@ -94,11 +76,11 @@ def _download(raw: Path) -> str:
 
     Raises: BadInput if `raw` cannot be written.
     """
-    from torchvision.datasets import MNIST as Published
+    from torchvision.datasets import MNIST as Torchvision
 
     def fetch(folder: Path) -> None:
-        Published(folder, download=True)
+        Torchvision(folder, download=True)
         for path in (folder / RAW).glob("*-ubyte"):
             os.replace(path, raw / path.name)
 
-    return download(Published.mirrors, raw, fetch)
+    return download(Torchvision.mirrors, raw, fetch)

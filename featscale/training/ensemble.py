@@ -76,7 +76,7 @@ class Block:
 
     def __init__(self, networks: Sequence[Network]) -> None:
         self.networks, self.step = networks, 0
-        self.copies: list[tuple[list[Tensor], list[Tensor]]] = []
+        self.copies: list[tuple[Tensor, list[Tensor]]] = []
         self.sources: dict[Displaced, int] = {}
         self.gamma = self._numbers([network.f.gamma for network in networks])
         g = cast(Chain, networks[0].f.g)
@@ -91,16 +91,16 @@ class Block:
     def advance(self, start: int, stop: int) -> None:
         """Make the updates start, …, stop − 1."""
         for stacked, parts in self.copies:
-            torch._foreach_copy_(stacked, parts)
-        x = self.stack.x
-        ahead = max(1, min(AHEAD, AHEAD_BYTES // (x.numel() * x.element_size())))
+            torch.stack(parts, out=stacked)
+        ahead = max(1, min(AHEAD, AHEAD_BYTES // self.stack.x.nbytes))
         for begin in range(start, stop, ahead):
             end = min(begin + ahead, stop)
             x, y = self._batches(begin, end)
             for self.step in range(begin, end):
                 self.stack.step(x[self.step - begin], y[self.step - begin])
         for stacked, parts in self.copies:
-            torch._foreach_copy_(parts, stacked)
+            for part, moved in zip(parts, stacked, strict=True):
+                part.copy_(moved)
 
     def _batches(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Inputs (steps, E, B, D) and targets (steps, E, B, outputs); networks that share their data are asked for together."""
@@ -141,8 +141,9 @@ class Block:
 
     def _stacked(self, parts: list[Tensor]) -> Tensor:
         """The members' tensors as one of shape (E, rows, columns), remembered to be copied in and back."""
-        stacked = torch.stack([part.detach() for part in parts])
-        self.copies.append((list(stacked), [part.detach() for part in parts]))
+        parts = [part.detach() for part in parts]
+        stacked = torch.stack(parts)
+        self.copies.append((stacked, parts))
         return stacked.unsqueeze(1) if stacked.dim() == 2 else stacked
 
     def _numbers(self, values: list[float]) -> Tensor:

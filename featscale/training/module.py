@@ -50,6 +50,12 @@ class CurveModule(LightningModule):
     # The dotted entries of the science configuration in which modules advanced together may differ ("seed", "model.gamma"); none: never.
     stackable: ClassVar[tuple[str, ...]] = ()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A class with an `advance` of its own is not joined by a `join` that it inherits, which knows nothing of it."""
+        super().__init_subclass__(**options)
+        if "advance" in vars(cls) and not {"join", "stackable"} & set(vars(cls)):
+            cls.stackable = ()
+
     def __init__(self, T: int, eta: float, seeds: tuple[int, ...], chunk: int = 100, rows_per_decade: int = 24) -> None:
         super().__init__()
         require(isinstance(T, int) and T >= 1, "steps", T, "an integer >= 1")

@@ -61,7 +61,8 @@ class Stack:
     .. math:: h_l = V_l z_{l-1} + c_l \, (+\, h_{l-1}), \quad \delta_{l-1} = \sigma'(h_{l-1}) \odot V_l^\top \delta_l \, (+\, \delta_l),
               \quad \frac{\partial \ell}{\partial W_l} = s_l\, \delta_l z_{l-1}^\top, \quad \delta_L = \frac{\partial \ell}{\partial f}
 
-    A step allocates nothing, no operation mixes members, and what need not be kept shares buffers, for a step is as fast as its buffers are near.
+    No operation mixes members; a step of SGD allocates nothing of a layer's size, and what need not be kept shares buffers, for a step is as
+    fast as its buffers are near.
 
     Derived; tests/training/test_stack.py compares with autograd and checks that a member's bits do not depend on its company.
     Arguments: layers, the last the readout. phi, activation. gamma, shape (E, 1, 1), > 0. B, batch size. slope, (f, y, out) → out, ∂ℓ/∂f of

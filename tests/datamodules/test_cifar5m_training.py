@@ -79,13 +79,13 @@ def test_a_part_of_a_gigabyte_trains_in_less_than_one(tmp_path, compression):
 @pytest.mark.data
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
 def test_the_real_sample_trains(tmp_path, data_folder, loss):
-    options = ["experiment=cifar5m_cnn", f"loss={loss}", "model.N=4", "steps=40", f"paths.data={data_folder}"]
+    options = ["experiment=cifar5m_cnn", f"loss={loss}", "model.N=8", f"paths.data={data_folder}"]
     code, _, stderr, record = trained(tmp_path, *options)
     assert code == 0, stderr
     start = {"mse": 0.1, "cross_entropy": float(np.log(10))}[loss]
     assert record["science"]["loss"]["_target_"].endswith({"mse": "MSE", "cross_entropy": "CrossEntropy"}[loss])
     assert record["metrics"]["loss"] < start
-    assert 0 < record["metrics"]["accuracy"] < 1
+    assert record["metrics"]["accuracy"] > 0.15
 
 
 @pytest.mark.slow

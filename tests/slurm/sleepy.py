@@ -8,16 +8,17 @@ from featscale.training.projected_linear import ProjectedLinear
 
 
 class Sleepy(ProjectedLinear):
-    """The solvable model; until it is resumed from a checkpoint every step sleeps SLEEPY seconds, a variable of the environment (none: 0)."""
+    """The solvable model, whose every step sleeps SLEEPY seconds, a variable of the environment (none: 0), and SLEEPY_RESUMED seconds once it
+    was resumed from a checkpoint."""
 
     def __init__(self, *parts: Any, **options: Any) -> None:
         super().__init__(*parts, **options)
         self.sleep = 0.0
 
     def on_fit_start(self) -> None:
-        """Begin, quickly if this is not the beginning."""
+        """Begin, at the pace of a beginning or of a resumption."""
         super().on_fit_start()
-        self.sleep = float(os.environ.get("SLEEPY", "0")) * (self.step == 0)
+        self.sleep = float(os.environ.get("SLEEPY_RESUMED" if self.step else "SLEEPY", "0"))
 
     def advance(self, start: int, stop: int) -> None:
         """Make the updates, slowly."""

@@ -108,7 +108,7 @@ def test_a_warned_job_goes_back_by_itself_and_a_cancelled_one_does_not(cluster, 
         "launcher.processes=2",
         "launcher.partition=grace",
     ]
-    environment = {**cluster.environment, "SLEEPY": "0.04"}
+    environment = {**cluster.environment, "SLEEPY": "0.04", "SLEEPY_RESUMED": "0.1"}
     sweep = ["name=grace", "steps=400", "seed=0,1"]
     assert train(runs, *sweep, *slurm, "launcher.memory_gb=1", environment=environment).returncode == 0
     wait_for(lambda: list(runs.glob("*/*/checkpoint.pt")), 200, "a first checkpoint")

@@ -64,3 +64,15 @@ def test_wide_rich_replicas_are_better_alone() -> None:
     data = PowerLawFeatures(1.5, 0.5, 2000)
     wide = ProjectedLinear(1024, data, Scaling("mean_field", 1.0), SGD(0.3), torch.float64, T=1, seeds=(0,))
     assert wide.together() == 1
+
+
+def test_a_class_of_its_own_steps_is_not_joined_by_the_steps_of_its_parent() -> None:
+    class Slow(ProjectedLinear):
+        def advance(self, start: int, stop: int) -> None:
+            super().advance(start, stop)
+
+    class Renamed(ProjectedLinear):
+        pass
+
+    assert Slow.stackable == ()
+    assert Renamed.stackable == ProjectedLinear.stackable != ()
