@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from featscale.models.activations import Activation
 from featscale.parameterization.layers import ScaledLinear
+from featscale.training.graph import Numbers, Recorder, Replayed
 from featscale.training.optimizer import SGD
 from featscale.training.stack import Displaced, Layer, Operation, Stack
 from featscale.training.threads import one_thread
@@ -20,24 +21,28 @@ from featscale.training.threads import one_thread
 if TYPE_CHECKING:
     from featscale.training.network import Network
 
-# Buffers of one stack, in bytes: what a core's own cache holds, more or less.
-BLOCK_BYTES = 3 * 2**19
+# Buffers of one stack, in bytes: what a core's own cache holds, more or less; on a GPU, where stacks gain by length, part of its memory.
+BLOCK_BYTES, GPU_BLOCK_BYTES = 3 * 2**19, 2**31
 # Batches made at once: this many steps, or fewer that fit into so many bytes.
-AHEAD, AHEAD_BYTES = 16, 2**20
+AHEAD, AHEAD_BYTES, GPU_AHEAD_BYTES = 16, 2**20, 2**27
 
 
 class Ensemble:
     """Networks of one shape side by side, in stacks that fit a core's cache, on `threads` threads (None: as many as torch has).
 
-    After `advance` each holds the bits of its own `advance`, whatever the company, the stacks and the threads.
+    After `advance` each holds the bits of its own `advance`, whatever the company, the stacks and the threads; on a GPU, whose products choose
+    their algorithm by the size of a stack, the same to rounding. With a `recorder` the steps are recorded and replayed.
     """
 
-    def __init__(self, networks: Sequence[Network], threads: int | None = None) -> None:
-        self.threads = min(threads or torch.get_num_threads(), len(networks))
+    def __init__(
+        self, networks: Sequence[Network], threads: int | None = None, recorder: Recorder | None = None
+    ) -> None:
+        gpu = networks[0].device.type != "cpu"
+        self.threads = 1 if gpu else min(threads or torch.get_num_threads(), len(networks))
         # Stacks of no more than fits, as many for every thread.
         count = min(len(networks), -(-len(networks) // (fit(networks[0]) * self.threads)) * self.threads)
         edges = [len(networks) * i // count for i in range(count + 1)]
-        self.blocks = [Block(networks[a:b]) for a, b in pairwise(edges)]
+        self.blocks = [Block(networks[a:b], recorder) for a, b in pairwise(edges)]
 
     def advance(self, start: int, stop: int) -> None:
         """Make the updates start, …, stop − 1 of every network."""
@@ -52,11 +57,17 @@ class Ensemble:
 
 
 def fit(network: Network) -> int:
-    """How many networks like this one fit into a core's cache as one stack; at least 1."""
+    """How many networks like this one fit into a core's cache, or a GPU's memory, as one stack; at least 1."""
     B, tensors = int(network.data.B), network.tensors
     features, weights = sum(tensor.shape[0] for tensor in tensors), sum(tensor.numel() for tensor in tensors)
     held = B * (features + 3 * network.N) + 4 * weights
-    return max(1, BLOCK_BYTES // (held * tensors[0].element_size()))
+    room = BLOCK_BYTES if network.device.type == "cpu" else GPU_BLOCK_BYTES
+    return max(1, room // (held * tensors[0].element_size()))
+
+
+def ahead(x: Tensor) -> int:
+    """For how many steps batches of inputs like `x` are made at once; at least 1."""
+    return max(1, min(AHEAD, (AHEAD_BYTES if x.device.type == "cpu" else GPU_AHEAD_BYTES) // x.nbytes))
 
 
 class Chain(Protocol):
@@ -74,8 +85,10 @@ class Chain(Protocol):
 class Block:
     """Networks of one shape as one :class:`featscale.training.stack.Stack`; what is trained is copied in before steps and back after."""
 
-    def __init__(self, networks: Sequence[Network]) -> None:
-        self.networks, self.step = networks, 0
+    def __init__(self, networks: Sequence[Network], recorder: Recorder | None = None) -> None:
+        self.networks = networks
+        # Of the step that is being made.
+        self.now: Numbers = ()
         self.copies: list[tuple[Tensor, list[Tensor]]] = []
         self.sources: dict[Displaced, int] = {}
         self.gamma = self._numbers([network.f.gamma for network in networks])
@@ -87,22 +100,42 @@ class Block:
             bias = None if dense.bias is None else self._displaced(f"{name}.bias", dense.bias_multiplier)
             layers.append(Layer(weight, bias, skip))
         self.stack = Stack(layers, g.phi, self.gamma, int(networks[0].data.B), self._slope, self._move)
+        self.ahead = ahead(self.stack.x)
+        self.replayed = None if recorder is None else Replayed(self, recorder, self.ahead)
 
     def advance(self, start: int, stop: int) -> None:
         """Make the updates start, …, stop − 1."""
         for stacked, parts in self.copies:
             torch.stack(parts, out=stacked)
-        ahead = max(1, min(AHEAD, AHEAD_BYTES // self.stack.x.nbytes))
-        for begin in range(start, stop, ahead):
-            end = min(begin + ahead, stop)
-            x, y = self._batches(begin, end)
-            for self.step in range(begin, end):
-                self.stack.step(x[self.step - begin], y[self.step - begin])
+        if self.replayed is not None:
+            self.replayed.advance(start, stop)
+        else:
+            self._advance(start, stop)
         for stacked, parts in self.copies:
             for part, moved in zip(parts, stacked, strict=True):
                 part.copy_(moved)
 
-    def _batches(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    def _advance(self, start: int, stop: int) -> None:
+        for begin in range(start, stop, self.ahead):
+            end = min(begin + self.ahead, stop)
+            x, y = self.batches(begin, end)
+            for step in range(begin, end):
+                self.make(x[step - begin], y[step - begin], self.numbers(step))
+
+    def make(self, x: Tensor, y: Tensor, numbers: Numbers) -> None:
+        """One update of every member."""
+        self.now = numbers
+        self.stack.step(x, y)
+
+    def numbers(self, step: int) -> tuple[float, ...]:
+        """What the optimiser needs to know of a step."""
+        return self.networks[0].optimizer.numbers(step)
+
+    def state(self) -> list[Tensor]:
+        """What is trained and what the optimiser keeps, stacked."""
+        return [stacked for stacked, _ in self.copies]
+
+    def batches(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Inputs (steps, E, B, D) and targets (steps, E, B, outputs); networks that share their data are asked for together."""
         x, y = [], []
         for _, group in groupby(self.networks, key=lambda network: id(network.data)):
@@ -132,7 +165,7 @@ class Block:
         kept = tuple(self._stacked(list(parts)) for parts in states)
 
         def move() -> None:
-            optimizer.update(tensor.theta, gradient.mul_(tensor.scale), eta, unit, kept, self.step)
+            optimizer.update(tensor.theta, gradient.mul_(tensor.scale), eta, unit, kept, self.now)
 
         return move
 

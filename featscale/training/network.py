@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from featscale.errors import require
 from featscale.parameterization import Centred, Layers, tensor_rates
-from featscale.training.ensemble import Ensemble, fit
+from featscale.training.ensemble import Ensemble, ahead, fit
+from featscale.training.graph import Numbers, Recorder, Replayed
 from featscale.training.loss import MSE, Loss
 from featscale.training.march import Joined
 from featscale.training.module import CurveModule, Row
@@ -18,8 +19,9 @@ from featscale.training.optimizer import Optimizer
 from featscale.training.scaling import Scaling
 
 TEST_CHUNK = 1000
-# A network whose step takes more operations gains nothing from company and shares the cores by itself.
-STACKED_FLOPS = 1e8
+# A network whose step takes more operations gains nothing from company and shares the cores, or fills the GPU, by itself: measured on a CPU, a
+# guess on a GPU (some 50 launches of 5 microseconds at 40 TFLOP/s).
+STACKED_FLOPS, GPU_STACKED_FLOPS = 1e8, 1e10
 
 
 class Source(Protocol):
@@ -97,7 +99,9 @@ class Network(CurveModule):
                 self.register_buffer(name, torch.zeros_like(tensor, requires_grad=False))
         # Called between gradients and update, in the order of `tensors`: where processes average them, in place.
         self.gradients_ready: Callable[[Sequence[Tensor]], Any] | None = None
-        self.alone: Ensemble | None = None
+        # Takes the steps to be replayed (:mod:`featscale.training.graph`); None: every step is made anew.
+        self.recorder: Recorder | None = None
+        self.alone: Joined | None = None
 
     def on_fit_start(self) -> None:
         """Take the test set."""
@@ -105,11 +109,11 @@ class Network(CurveModule):
 
     @property
     def stacks(self) -> bool:
-        """Whether its steps are made by an :class:`featscale.training.ensemble.Ensemble`, alone or in company: a chain of dense layers on a CPU,
-        small enough to gain from it."""
+        """Whether its steps are made by an :class:`featscale.training.ensemble.Ensemble`, alone or in company: a chain of dense layers, small
+        enough to gain from it."""
         chain = hasattr(self.f.g, "chain") and self.f.gamma > 0 and float("inf") != self.data.B
-        here = self.device.type == "cpu" and self.gradients_ready is None
-        return chain and here and self.flops_per_step() <= STACKED_FLOPS
+        most = STACKED_FLOPS if self.device.type == "cpu" else GPU_STACKED_FLOPS
+        return chain and self.gradients_ready is None and self.flops_per_step() <= most
 
     def shape(self) -> tuple[Any, ...]:
         """Beside what all modules need: the network's tensors and activation, the update rule, the loss and the batch size."""
@@ -119,42 +123,62 @@ class Network(CurveModule):
         return (*super().shape(), self.stacks, type(self.f.g), str(getattr(self.f.g, "phi", None)), tensors, rule)
 
     def together(self) -> int:
-        """As many as fit the caches of the cores that this process may use."""
-        return fit(self) * torch.get_num_threads() if self.stacks else 1
+        """As many as fit the caches of the cores that this process may use, or a GPU."""
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        return fit(self) * threads if self.stacks else 1
 
     @classmethod
     def join(cls, members: Sequence[Any]) -> Joined:
         """Networks of one shape in stacked steps."""
-        return Ensemble(members) if members[0].stacks else super().join(members)
+        return Ensemble(members, recorder=members[0].recorder) if members[0].stacks else super().join(members)
 
     def advance(self, start: int, stop: int) -> None:
         """Make the updates start, …, stop − 1."""
-        if not self.stacks:
+        if self.alone is None and self.stacks:
+            self.alone = Ensemble([self], recorder=self.recorder)
+        elif self.alone is None and self.recorder is not None:
+            self.alone = Replayed(self, self.recorder, ahead(self.data.batch(self.seeds[0], start)[0]))
+        if self.alone is not None:
+            self.alone.advance(start, stop)
+        else:
             self.advance_by_autograd(start, stop)
-            return
-        self.alone = self.alone or Ensemble([self])
-        self.alone.advance(start, stop)
 
     def advance_by_autograd(self, start: int, stop: int) -> None:
         """The same updates as they are defined, equal to rounding."""
-        seed = self.seeds[0]
         for step in range(start, stop):
-            x, y = self.data.batch(seed, step)
-            loss = self.loss.value(self.f(x), y)
-            gradients = torch.autograd.grad(loss, self.tensors)
-            if self.gradients_ready is not None:
-                self.gradients_ready(gradients)
-            self.update(gradients, step)
+            self.make(*self.data.batch(self.seeds[0], step), self.numbers(step))
+
+    def make(self, x: Tensor, y: Tensor, numbers: Numbers) -> None:
+        """One update from a batch, by autograd."""
+        gradients = torch.autograd.grad(self.loss.value(self.f(x), y), self.tensors)
+        if self.gradients_ready is not None:
+            self.gradients_ready(gradients)
+        self.update(gradients, numbers)
+
+    def batches(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Its batches of the steps start, …, stop − 1."""
+        x, y = self.data.batches(self.seeds, start, stop)
+        return x[:, 0], y[:, 0]
+
+    def numbers(self, step: int) -> tuple[float, ...]:
+        """What the optimiser needs to know of a step."""
+        return self.optimizer.numbers(step)
+
+    def state(self) -> list[Tensor]:
+        """What is trained, and what the optimiser keeps."""
+        return [tensor.detach() for tensor in self.tensors] + [
+            kept for i in range(len(self.kept)) for kept in self.kept_for(i)
+        ]
 
     def kept_for(self, i: int) -> tuple[Tensor, ...]:
         """What the optimiser keeps for tensor i."""
         return tuple(self.get_buffer(name) for name in self.kept[i])
 
     @torch.no_grad()
-    def update(self, gradients: Sequence[Tensor], step: int) -> None:
+    def update(self, gradients: Sequence[Tensor], numbers: Numbers) -> None:
         """Move every tensor at its own rate."""
         for i, (theta, G, rate) in enumerate(zip(self.tensors, gradients, self.rates, strict=True)):
-            self.optimizer.update(theta, G, rate.eta, rate.unit, self.kept_for(i), step)
+            self.optimizer.update(theta, G, rate.eta, rate.unit, self.kept_for(i), numbers)
 
     @torch.no_grad()
     def observe(self) -> list[Row]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from featscale.errors import require
 from featscale.parameterization.rules import OptimizerName
+from featscale.training.graph import Numbers
 
 
 class Optimizer(Protocol):
@@ -32,13 +33,17 @@ class Optimizer(Protocol):
     def state(self) -> tuple[str, ...]:
         """Names of the tensors kept for each trained one."""
 
+    def numbers(self, step: int) -> tuple[float, ...]:
+        """All of an update that depends on the number of updates made before it."""
+
     def update(
-        self, theta: Tensor, G: Tensor, eta: Tensor | float, unit: float, kept: tuple[Tensor, ...], step: int
+        self, theta: Tensor, G: Tensor, eta: Tensor | float, unit: float, kept: tuple[Tensor, ...], numbers: Numbers
     ) -> None:
         """Move `theta` and what is `kept` for it by one step.
 
         Arguments: theta, a tensor of any shape. G, the gradient there, which may be overwritten. eta, its rate, a number or a tensor that
-        broadcasts. unit, size of an entry of G (Adam's ε is measured in it). kept, the tensors of `state`. step, updates made before.
+        broadcasts. unit, size of an entry of G (Adam's ε is measured in it). kept, the tensors of `state`. numbers, those of the step, or
+        tensors without axes that hold them.
         """
 
 
@@ -56,11 +61,16 @@ class SGD:
     def __post_init__(self) -> None:
         _require_rate(self.eta0)
 
+    def numbers(self, step: int) -> tuple[float, ...]:
+        """None: every update is the same."""
+        del step
+        return ()
+
     def update(
-        self, theta: Tensor, G: Tensor, eta: Tensor | float, unit: float, kept: tuple[Tensor, ...], step: int
+        self, theta: Tensor, G: Tensor, eta: Tensor | float, unit: float, kept: tuple[Tensor, ...], numbers: Numbers
     ) -> None:
         """θ ← θ − η G."""
-        del unit, kept, step
+        del unit, kept, numbers
         theta.sub_(G.mul_(eta))
 
 
@@ -83,11 +93,16 @@ class Momentum:
         _require_rate(self.eta0)
         _require_decay("optimizer.mu", self.mu)
 
+    def numbers(self, step: int) -> tuple[float, ...]:
+        """None: every update is the same."""
+        del step
+        return ()
+
     def update(
-        self, theta: Tensor, G: Tensor, eta: Tensor | float, unit: float, kept: tuple[Tensor, ...], step: int
+        self, theta: Tensor, G: Tensor, eta: Tensor | float, unit: float, kept: tuple[Tensor, ...], numbers: Numbers
     ) -> None:
         """m ← μ m + G, θ ← θ − η (1 − μ) m."""
-        del unit, step
+        del unit, numbers
         (m,) = kept
         m.mul_(self.mu).add_(G)
         theta.sub_(m * (eta * (1 - self.mu)))
@@ -122,16 +137,21 @@ class Adam:
             _require_decay("optimizer.adam_betas", b)
         require(0 < self.eps < math.inf, "optimizer.eps", self.eps, "a number > 0")
 
+    def numbers(self, step: int) -> tuple[float, ...]:
+        """1 − b1^(s+1) and 1 − b2^(s+1)."""
+        b1, b2 = self.adam_betas
+        return 1 - b1 ** (step + 1), 1 - b2 ** (step + 1)
+
     def update(
-        self, theta: Tensor, G: Tensor, eta: Tensor | float, unit: float, kept: tuple[Tensor, ...], step: int
+        self, theta: Tensor, G: Tensor, eta: Tensor | float, unit: float, kept: tuple[Tensor, ...], numbers: Numbers
     ) -> None:
         """The three assignments above."""
-        m, v = kept
+        (m, v), (c1, c2) = kept, numbers
         b1, b2 = self.adam_betas
         m.lerp_(G, 1 - b1)
         v.mul_(b2).addcmul_(G, G, value=1 - b2)
-        root = torch.sqrt(v / (1 - b2 ** (step + 1))).add_(self.eps * unit)
-        theta.sub_((m / root).mul_(eta / (1 - b1 ** (step + 1))))
+        root = torch.sqrt(v / c2).add_(self.eps * unit)
+        theta.sub_((m / root).mul_(eta / c1))
 
 
 def _require_rate(eta0: float) -> None:

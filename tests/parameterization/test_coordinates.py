@@ -63,7 +63,7 @@ def train(f, task, row, optimizer, N, steps):
         gradients = torch.autograd.grad(0.5 * (f(x) - y).square().mean(), tensors)
         with torch.no_grad():
             for theta, G, rate, state in zip(tensors, gradients, rates, kept, strict=True):
-                optimizer.update(theta, G, rate.eta, rate.unit, state, step)
+                optimizer.update(theta, G, rate.eta, rate.unit, state, optimizer.numbers(step))
         yield step + 1
 
 

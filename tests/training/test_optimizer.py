@@ -11,7 +11,7 @@ def path(optimizer, eta, steps=7, unit=1.0, scale=1.0):
     theta = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3)
     kept = tuple(torch.zeros_like(theta) for _ in optimizer.state)
     for step, G in enumerate(gradients(steps)):
-        optimizer.update(theta, scale * G, eta, unit, kept, step)
+        optimizer.update(theta, scale * G, eta, unit, kept, optimizer.numbers(step))
     return theta
 
 
@@ -52,8 +52,8 @@ def test_a_rate_of_each_member_of_a_stack_is_its_own(optimizer):
 
 def test_momentum_goes_as_far_as_sgd_along_a_constant_gradient():
     theta, m = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    for step in range(400):
-        Momentum(0.1, mu=0.9).update(theta, torch.ones(1, dtype=torch.float64), 0.1, 1.0, (m,), step)
+    for _ in range(400):
+        Momentum(0.1, mu=0.9).update(theta, torch.ones(1, dtype=torch.float64), 0.1, 1.0, (m,), ())
     assert float(theta) == pytest.approx(-0.1 * (400 - 9), rel=1e-10)
 
 
