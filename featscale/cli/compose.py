@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from featscale.errors import BadInput, require
 from featscale.runs.claims import RunBusy
 from featscale.runs.identity import flattened
+from featscale.training.place import FILL, HOW
 
 VERSION_BASE = "1.3"
 # What names a run; the rest says how and where it is done.
@@ -104,6 +105,10 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     for key in sorted(known):
         require(plain.get(key) not in (None, "???"), key, "missing", "a value")
     require(plain["precision"] in ("float32", "float64"), "precision", plain["precision"], "float32 or float64")
+    several = (
+        f"1: on several devices a run is trained by launcher=slurm launcher.ranks=2, or by `{FILL}` and then `{HOW}`"
+    )
+    require(plain["trainer"]["devices"] == 1, "trainer.devices", plain["trainer"]["devices"], several)
     for key, least in (("seeds", 1), ("seed", 0), ("steps", 1), ("rows_per_decade", 1)):
         require(plain[key] >= least, key, plain[key], f"an integer >= {least}")
     return plain

@@ -104,4 +104,10 @@ def _start(sweeps: Sequence[Manifest], planned: Sequence[Planned]) -> int:
     if not folders:
         sys.stderr.write("nothing is left to train\n")
         return 0
+    if config["launcher"]["engine"] == "none":
+        for folder in folders:
+            sys.stderr.write(
+                f"{folder.name}: {left[folder]} runs wait in the manifest for `featscale worker {folder}`\n"
+            )
+        return 0
     return engines.start(config["launcher"], folders, max(left.values()), retry)

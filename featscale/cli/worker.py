@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,6 +73,7 @@ def team_work(folder: Path, processes: int | None, gpus: str, retry_failed: bool
     from featscale.training.ddp import TeamWorker
     from featscale.training.place import HOW, Place
     from featscale.training.team import Team, TeamBroken
+    from featscale.training.worker import silent
 
     place = Place.found(os.environ)
     if place is None:
@@ -81,13 +83,16 @@ def team_work(folder: Path, processes: int | None, gpus: str, retry_failed: bool
     sweeps = manifests(folder)
     steps = {f"{sweep.folder.name}/{run.hash}": int(run.config["steps"]) for sweep in sweeps for run in sweep.read()}
     code = None
-    with Preemption() as preemption, Board(steps if place.leads else {}, False) as board:
+    board = Board(steps, False)
+    # Only the leader speaks of the runs; what goes wrong is said by whom it befalls.
+    with Preemption() as preemption, board if place.leads else nullcontext():
         try:
             with Team(place) as team:
-                tell = board.tell if place.leads else lambda event: None
+                tell = board.tell if place.leads else silent
                 TeamWorker(sweeps, part, team, preemption, Policy(retry_failed), tell).run()
         except Preempted as stop:
-            sys.stderr.write(f"stopped by {stop}; the same command goes on from there\n")
+            if place.leads:
+                sys.stderr.write(f"stopped by {stop}; the same command goes on from there\n")
             code = stop.exit_code
         except TeamBroken as error:
             sys.stderr.write(f"error: rank {place.rank}: {error}\n")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from featscale.errors import BadInput
 
 HOW = "torchrun --nproc-per-node 2 -m featscale.cli.app worker DIR --ddp"
+FILL = "train.py -m … launcher=none"
 
 
 @dataclass(frozen=True)
@@ -43,5 +44,5 @@ def alone(what: str, environment: Mapping[str, str] = os.environ) -> None:
         raise BadInput(
             "WORLD_SIZE",
             place.processes,
-            f"{what} is for one process; fill the manifest with `train.py -m …` alone, then train each run on several with `{HOW}`",
+            f"{what} is for one process; fill the manifest with `{FILL}`, then train each run on several with `{HOW}`",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -19,6 +19,8 @@ from featscale.training.place import Place
 
 # Longest wait for the others, in seconds: the first batch of one may take as long as its data.
 WAIT = 1800.0
+# Where tasks of Slurm meet: below the ports that the kernel gives out by itself.
+PORTS = range(15_000, 25_000)
 
 
 class TeamBroken(RuntimeError):
@@ -41,7 +43,7 @@ class Team:
     def __enter__(self) -> Self:
         """Meet the others: over gloo on CPUs, NCCL on GPUs, of which each process takes one."""
         if "RANK" not in os.environ:
-            self._meet_as_slurm_tasks()
+            os.environ.update(meeting(os.environ) | os.environ)
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if gpus:
             torch.cuda.set_device(self.place.local % gpus)
@@ -97,11 +99,19 @@ class Team:
         if int(steps[0]) != -int(steps[1]):
             raise TeamBroken(f"processes stand at steps {-int(steps[1])} to {int(steps[0])}; do they share the folder?")
 
-    def _meet_as_slurm_tasks(self) -> None:
-        """Tell torch what torchrun would have told it."""
-        slurm = SLURMEnvironment(auto_requeue=False)
-        os.environ.setdefault("MASTER_ADDR", slurm.main_address)
-        os.environ.setdefault("MASTER_PORT", str(slurm.main_port))
+
+def meeting(environment: Mapping[str, str]) -> dict[str, str]:
+    """Where the tasks of a Slurm step meet, as torchrun would have told torch: the step's first node, and a port that is the step's own.
+
+    Lightning's own SLURMEnvironment refuses a job of `--ntasks`; only its reading of node lists is of use here.
+
+    >>> meeting({"SLURM_STEP_NODELIST": "gpu[07-09,12]", "SLURM_JOB_ID": "70012", "SLURM_STEP_ID": "1"})
+    {'MASTER_ADDR': 'gpu07', 'MASTER_PORT': '16009'}
+    """
+    nodes = environment.get("SLURM_STEP_NODELIST", "127.0.0.1")
+    job, step = (int(environment.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    port = PORTS[0] + (job + 997 * step) % len(PORTS)
+    return {"MASTER_ADDR": SLURMEnvironment.resolve_root_node_address(nodes), "MASTER_PORT": str(port)}
 
 
 class Sliced:

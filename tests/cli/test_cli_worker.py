@@ -8,13 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fault_tools import fill, records
+from fault_tools import QUIET, fill, records
 
 from featscale.cli import board as board_module
+from featscale.cli import sweep
 from featscale.cli.app import app
 from featscale.cli.board import Board
 from featscale.cli.crew import THREADS, Crew
 from featscale.cli.output import run
+from featscale.cli.train import door
 from featscale.errors import BadInput
 from featscale.training.orders import Event
 
@@ -41,6 +43,20 @@ def test_a_worker_trains_what_is_left_and_says_what_it_did(
     assert (code, result["status"], result["trained"]) == (2, {"done": 3, "refused": 1}, {"done": 1})
     assert "error: parameterization.gamma: -1: a number >= 0" in err.splitlines()
     assert len(records(tmp_path / "runs")) == 3
+
+
+def test_a_manifest_can_be_filled_without_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("FEATSCALE_RUNS", str(tmp_path / "runs"))
+    folder, command = tmp_path / "runs" / "small", [*QUIET, *SMALL, "seed=0,1", "launcher=none"]
+    assert sweep.run(door().parent / "conf", command) == 0
+    assert f"small: 2 runs wait in the manifest for `featscale worker {folder}`" in capsys.readouterr().err
+    assert not list(folder.glob("*/heartbeat"))
+    assert called(capsys, folder)[1]["trained"] == {"done": 2}
+    assert sweep.run(door().parent / "conf", command) == 0
+    assert "nothing is left to train" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from featscale.training.ddp import SlicedParts
 from featscale.training.march import March
 from featscale.training.place import Place, alone
 from featscale.training.run import Request
-from featscale.training.team import Sliced
+from featscale.training.team import Sliced, meeting
 from featscale.training.worker import Parts
 
 SWEEP = [
@@ -219,9 +219,22 @@ def test_a_process_finds_its_place(environment, place):
     assert Place.found(environment) == place
 
 
+@pytest.mark.parametrize(
+    "environment", [{}, {"SLURM_STEP_NODELIST": "a[01-04]", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}]
+)
+def test_tasks_of_slurm_meet_at_the_first_node_of_their_step(environment):
+    """Also in a job of `--ntasks`, which Lightning refuses; two steps of a job meet at two ports."""
+    first, second = meeting(environment), meeting(environment | {"SLURM_STEP_ID": "1", "SLURM_NTASKS": "2"})
+    assert first["MASTER_ADDR"] == second["MASTER_ADDR"] == ("a01" if environment else "127.0.0.1")
+    assert first["MASTER_PORT"] != second["MASTER_PORT"]
+
+
 def test_one_command_in_each_process_is_refused_with_what_to_do():
     alone("train.py", {})
-    with pytest.raises(BadInput, match=r"^WORLD_SIZE: 2: train\.py is for one process; fill the manifest .* --ddp`"):
+    with pytest.raises(
+        BadInput,
+        match=r"^WORLD_SIZE: 2: train\.py is for one process; fill the manifest with `train\.py -m … launcher=none`.* --ddp`",
+    ):
         alone("train.py", {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"})
 
 
@@ -247,7 +260,7 @@ def test_one_command_in_each_process_is_refused_with_what_to_do():
         (
             {},
             [str(door()), "trainer.devices=2"],
-            "error: trainer.devices: 2: 1: on several devices a run is trained by",
+            "error: trainer.devices: 2: 1: on several devices a run is trained by launcher=slurm launcher.ranks=2, or by `",
         ),
         ({}, [str(door()), "launcher=slurm"], "error: launcher: slurm: local for a single run; a sweep has -m"),
     ],

@@ -9,13 +9,16 @@ from typing import Any
 
 from featscale.errors import BadInput, require
 
-ENGINES = ("local", "slurm", "ray")
+# The first two start nothing elsewhere.
+ENGINES = ("local", "none", "slurm", "ray")
 
 
 def command(folder: Path, options: Mapping[str, Any], retry_failed: bool = False) -> list[str]:
-    """The worker of one task, in the Python of this process."""
+    """The worker of one task, in the Python of this process; one of several that train each run together if `options` have `ranks`."""
     gpus = ",".join(str(index) for index in range(int(options["gpus"])))
     words = [sys.executable, "-m", "featscale.cli.app", "worker", str(folder.absolute())]
+    if options.get("ranks", 1) > 1:
+        return [*words, "--ddp", *(["--retry-failed"] if retry_failed else [])]
     words += ["--processes", str(options["processes"])]
     words += ["--threads", str(max(1, int(options["cpus"]) // int(options["processes"])))]
     words += ["--gpus", gpus] if gpus else []
@@ -47,7 +50,7 @@ def _rest(options: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options, with the numbers that every engine has tested."""
     engine = options.get("engine")
-    require(engine in ENGINES[1:], "launcher.engine", engine, f"one of {', '.join(ENGINES)}")
+    require(engine in ENGINES[2:], "launcher.engine", engine, f"one of {', '.join(ENGINES)}")
     for key, least in (("tasks", 1), ("processes", 1), ("cpus", 1), ("gpus", 0)):
         value = options.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:

@@ -57,6 +57,7 @@ class Slurm:
     """
 
     processes: int = 1
+    ranks: int = 1
     cpus: int = 1
     gpus: int = 0
     memory_gb: float = 4
@@ -79,6 +80,11 @@ class Slurm:
         for option in self.options:
             one = isinstance(option, str) and option.startswith("-") and option.isprintable()
             require(one, "launcher.options", repr(option), "options of sbatch, each one line that starts with -")
+        ranks = self.ranks
+        require(isinstance(ranks, int) and ranks >= 1, "launcher.ranks", ranks, "an integer >= 1")
+        if ranks > 1:
+            require(self.processes == 1, "launcher.processes", self.processes, "1 with launcher.ranks")
+            require(self.gpus <= 1, "launcher.gpus", self.gpus, "0 or 1 with launcher.ranks: of each rank")
         name = self.partition
         require(
             name is None or (str(name).isprintable() and " " not in str(name)), "launcher.partition", name, "a name"
@@ -90,6 +96,7 @@ class Slurm:
             "job-name": f"featscale-{folder.name}",
             "output": f"{folder.absolute()}/{LOGS}/%A_%a.log",
             "open-mode": "append",
+            "ntasks": self.ranks if self.ranks > 1 else None,
             "cpus-per-task": self.cpus,
             "mem": f"{int(self.memory_gb * 1024)}M",
             "time": self.minutes,
@@ -99,7 +106,9 @@ class Slurm:
         }
         lines = [f"--{key}={_quoted(value)}" for key, value in options.items() if value is not None]
         header = "\n".join(f"#SBATCH {line}" for line in [*lines, "--requeue", *self.options])
-        worker = shlex.join(command(folder, asdict(self), retry_failed))
+        # srun does not take the job's processors a task by itself (Slurm 22.05), and passes the signals that it is sent on to its tasks.
+        step = ["srun", f"--ntasks={self.ranks}", f"--cpus-per-task={self.cpus}"] if self.ranks > 1 else []
+        worker = shlex.join([*step, *command(folder, asdict(self), retry_failed)])
         return f"#!/bin/bash\n{header}\n{BODY.format(setup=chr(10).join(self.setup), worker=worker)}"
 
 
