@@ -109,7 +109,9 @@ class RunDirectory:
         lacking = ", ".join(column for column in CURVE_COLUMNS if column not in rows.columns)
         require(not lacking, "curve", f"no column {lacking}", f"columns {', '.join(CURVE_COLUMNS)}")
         file = io.BytesIO()
-        rows.with_columns(pl.col(name).cast(kind) for name, kind in CURVE_COLUMNS.items()).write_parquet(file)
+        if any(rows.schema[name] != kind for name, kind in CURVE_COLUMNS.items()):
+            rows = rows.with_columns(pl.col(name).cast(kind) for name, kind in CURVE_COLUMNS.items())
+        rows.write_parquet(file)
         write_atomically(self.path / CURVE, file.getvalue())
 
     def read_curve(self) -> pl.DataFrame:

@@ -130,7 +130,8 @@ class CurveModule(LightningModule):
         """The rows so far, columns step, t, seed, loss and what else is measured; sorted by seed, then step."""
         if not self.rows:
             return pl.DataFrame(schema={"step": pl.Int64, "t": pl.Float64, "seed": pl.Int64, "loss": pl.Float64})
-        return pl.DataFrame(self.rows, infer_schema_length=None).sort("seed", "step")
+        rows = sorted(self.rows, key=lambda row: (row["seed"], row["step"]))
+        return pl.DataFrame(rows, infer_schema_length=None)
 
     def configure_optimizers(self) -> Any:
         """No optimiser of Lightning's unless a subclass has one."""

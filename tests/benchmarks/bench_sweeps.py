@@ -39,7 +39,8 @@ WAYS = {
 def seconds(count: int, overrides: list[str]) -> tuple[float, float]:
     """Wall and processor time of a fresh sweep of `count` runs, which must all be done."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"FEATSCALE_RUNS": folder, "OMP_NUM_THREADS": "1"}
+        # An offline W&B run, which WANDB_MODE in the environment would make of each, costs more than all else.
+        environment = os.environ | {"FEATSCALE_RUNS": folder, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
         command = [
             sys.executable,
             str(door()),

@@ -28,7 +28,10 @@ CONF = door().parent / "conf"
 def test_every_run_is_what_hydra_composes(overrides: list[str], jobs: int) -> None:
     with Composer(CONF) as composer:
         expansion = composer.expand(overrides)
-        ours = [composer.config(job) for job in expansion.jobs]
+        ours = []
+        for job in expansion.jobs:
+            with composer.config(job) as cfg:
+                ours.append(cfg.copy())
     assert (len(ours), expansion.basic) == (jobs, True)
     for job, cfg in list(zip(expansion.jobs, ours, strict=True))[:: max(1, jobs // 4)]:
         try:
