@@ -29,7 +29,7 @@ TABLE = {
     "featscale.models": ("featscale.parameterization", "torch"),
     "featscale.training": (
         "featscale.models featscale.parameterization featscale.simulate featscale.numerics featscale.runs",
-        "torch lightning polars rich threadpoolctl",
+        "torch lightning polars rich threadpoolctl numba scipy",
     ),
     "featscale.diagnostics": (
         "featscale.models featscale.parameterization featscale.simulate featscale.runs.record",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,15 +15,19 @@ from torch import Tensor, nn
 from featscale.models.activations import Activation
 from featscale.parameterization.layers import ScaledLinear
 from featscale.training.graph import Numbers, Recorder, Replayed
+from featscale.training.loss import MSE
 from featscale.training.optimizer import SGD
 from featscale.training.stack import Displaced, Layer, Operation, Stack
 from featscale.training.threads import one_thread
 
 if TYPE_CHECKING:
+    from featscale.training.fused import Fused
     from featscale.training.network import Network
 
 # Buffers of one stack, in bytes: what a core's own cache holds, more or less; on a GPU, where stacks gain by length, part of its memory.
 BLOCK_BYTES, GPU_BLOCK_BYTES = 3 * 2**19, 2**31
+# Networks and batches of one compiled loop, in bytes: enough that what is done once for all of them counts for little.
+FUSED_BYTES = 2**24
 # Batches made at once: this many steps, or fewer that fit into so many bytes.
 AHEAD, AHEAD_BYTES, GPU_AHEAD_BYTES = 16, 2**20, 2**27
 
@@ -62,7 +67,20 @@ def fit(network: Network) -> int:
     features, weights = sum(tensor.shape[0] for tensor in tensors), sum(tensor.numel() for tensor in tensors)
     held = B * (features + 3 * network.N) + 4 * weights
     room = BLOCK_BYTES if network.device.type == "cpu" else GPU_BLOCK_BYTES
+    if fuses(network):
+        # One after another, they share the cache and what is held for a step.
+        held, room = AHEAD * B * (math.prod(network.data.input_shape) + network.data.outputs) + 4 * weights, FUSED_BYTES
     return max(1, room // (held * tensors[0].element_size()))
+
+
+def fuses(network: Network) -> bool:
+    """Whether steps are made by the compiled loop for the plainest networks: dense layers without biases, ReLU, SGD, squared error, on a CPU."""
+    g = cast(Chain, network.f.g)
+    dense = [cast(ScaledLinear, g.get_submodule(name)) for name, _ in g.chain()]
+    plain = g.phi.in_place and not any(skip for _, skip in g.chain()) and all(layer.bias is None for layer in dense)
+    return (
+        plain and isinstance(network.optimizer, SGD) and isinstance(network.loss, MSE) and network.device.type == "cpu"
+    )
 
 
 def ahead(x: Tensor) -> int:
@@ -83,7 +101,8 @@ class Chain(Protocol):
 
 
 class Block:
-    """Networks of one shape as one :class:`featscale.training.stack.Stack`; what is trained is copied in before steps and back after."""
+    """Networks of one shape as one :class:`featscale.training.fused.Fused` or :class:`featscale.training.stack.Stack`; what is trained is copied
+    in before steps and back after."""
 
     def __init__(self, networks: Sequence[Network], recorder: Recorder | None = None) -> None:
         self.networks = networks
@@ -99,9 +118,19 @@ class Block:
             weight = self._displaced(f"{name}.weight", dense.multiplier * (g.phi.gain if layers else 1.0))
             bias = None if dense.bias is None else self._displaced(f"{name}.bias", dense.bias_multiplier)
             layers.append(Layer(weight, bias, skip))
-        self.stack = Stack(layers, g.phi, self.gamma, int(networks[0].data.B), self._slope, self._move)
-        self.ahead = ahead(self.stack.x)
-        self.replayed = None if recorder is None else Replayed(self, recorder, self.ahead)
+        B = int(networks[0].data.B)
+        self.ahead = ahead(self.gamma.new_empty(len(networks), B, layers[0].weight.theta.shape[2]))
+        self.fused: Fused | None = None
+        self.replayed: Replayed | None = None
+        if recorder is None and fuses(networks[0]):
+            # As late as this: its compiler takes a second to import.
+            from featscale.training.fused import Fused
+
+            self.fused = Fused(layers, self.gamma, [self._rate(layer.weight) for layer in layers], B)
+            return
+        self.stack = Stack(layers, g.phi, self.gamma, B, self._slope, self._move)
+        if recorder is not None:
+            self.replayed = Replayed(self, recorder, self.ahead)
 
     def advance(self, start: int, stop: int) -> None:
         """Make the updates start, …, stop − 1."""
@@ -119,6 +148,9 @@ class Block:
         for begin in range(start, stop, self.ahead):
             end = min(begin + self.ahead, stop)
             x, y = self.batches(begin, end)
+            if self.fused is not None:
+                self.fused.steps(x, y)
+                continue
             for step in range(begin, end):
                 self.make(x[step - begin], y[step - begin], self.numbers(step))
 
@@ -156,7 +188,7 @@ class Block:
 
     def _move(self, tensor: Displaced, gradient: Tensor) -> Operation:
         i, optimizer = self.sources[tensor], self.networks[0].optimizer
-        eta = self._numbers([network.rates[i].eta for network in self.networks])
+        eta = self._rate(tensor)
         if isinstance(optimizer, SGD):
             # Linear in the gradient: the rate takes the scale, and all is one pass.
             return partial(tensor.theta.addcmul_, gradient, -tensor.scale * eta)
@@ -168,6 +200,10 @@ class Block:
             optimizer.update(tensor.theta, gradient.mul_(tensor.scale), eta, unit, kept, self.now)
 
         return move
+
+    def _rate(self, tensor: Displaced) -> Tensor:
+        """What the table and η₀ make of the rate of a tensor, for each member."""
+        return self._numbers([network.rates[self.sources[tensor]].eta for network in self.networks])
 
     def _slope(self, f: Tensor, y: Tensor, out: Tensor) -> None:
         out.copy_(self.networks[0].loss.slope(f, y))

@@ -25,18 +25,18 @@ class Displaced:
     """One tensor of E networks, θ = θ0 + γϑ, as it enters the forward pass: times a scale.
 
     Attributes, shape (E, …): theta, the displacement ϑ that is trained. moved, scale · (θ0 + γϑ). start, scale · θ0. The gradient by ϑ of a
-    loss of f = [g(θ) − g(θ0)]/γ is `scale` times that of g by `moved`.
+    loss of f = [g(θ) − g(θ0)]/γ is `scale` times that of g by `moved`. pull, γ scale, shape (E, 1, 1).
     """
 
     def __init__(self, theta0: Tensor, theta: Tensor, scale: float, gamma: Tensor) -> None:
         self.theta, self.scale = theta, scale
         self.start = theta0 * scale
         self.moved = self.start.clone()
-        self._pull = gamma * scale
+        self.pull = gamma * scale
 
     def refresh(self) -> Operation:
         """The operation that brings `moved` up to date."""
-        return partial(torch.addcmul, self.start, self.theta, self._pull, out=self.moved)
+        return partial(torch.addcmul, self.start, self.theta, self.pull, out=self.moved)
 
 
 @dataclass(frozen=True)

@@ -28,4 +28,7 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def _controller() -> ThreadpoolController:
+    # SciPy's products, which compiled loops call, are among those that are limited if they are here before.
+    import scipy.linalg.blas  # noqa: F401
+
     return ThreadpoolController()

@@ -14,7 +14,7 @@ from datamodules.keyed import generator
 from datamodules.stream import Stream
 from featscale.models.mlp import MLP
 from featscale.models.residual import ResidualMLP
-from featscale.training.ensemble import Ensemble
+from featscale.training.ensemble import Ensemble, fuses
 from featscale.training.loss import MSE, CrossEntropy
 from featscale.training.march import March
 from featscale.training.network import Network
@@ -110,6 +110,25 @@ def test_rates_may_differ():
         expected = network(data, 0, 1.0, SGD(eta0))
         expected.advance_by_autograd(0, 5)
         torch.testing.assert_close(one.tensors[0], expected.tensors[0], rtol=IDENTITY, atol=IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("change", "compiled"),
+    [
+        ({}, True),
+        ({"optimizer": Momentum(0.2)}, False),
+        ({"architecture": ARCHITECTURES[1]}, False),
+        ({"architecture": ARCHITECTURES[2]}, False),
+        ({"architecture": partial(MLP, depth=2, relu_power=2.0)}, False),
+        ({"loss": CrossEntropy()}, False),
+    ],
+)
+def test_the_plainest_networks_are_compiled(change, compiled):
+    data = Blobs(8)
+    data.place("cpu", torch.float32)
+    one = network(data, 0, 1.0, **change)
+    assert fuses(one) == compiled
+    assert (Ensemble([one]).blocks[0].fused is not None) == compiled
 
 
 def test_what_does_not_gain_goes_by_autograd():
