@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from featscale.errors import require
 from featscale.parameterization import Centred, Layers, tensor_rates
-from featscale.training.ensemble import Ensemble, ahead, fit
+from featscale.training.ensemble import Ensemble, ahead, fit, fuses
 from featscale.training.graph import Numbers, Recorder, Replayed
 from featscale.training.loss import MSE, Loss
 from featscale.training.march import Joined
@@ -22,6 +22,8 @@ TEST_CHUNK = 1000
 # A network whose step takes more operations gains nothing from company and shares the cores, or fills the GPU, by itself: measured on a CPU, a
 # guess on a GPU (some 50 launches of 5 microseconds at 40 TFLOP/s).
 STACKED_FLOPS, GPU_STACKED_FLOPS = 1e8, 1e10
+# The same for compiled steps: up to here one core with them is as fast as two by autograd.
+FUSED_FLOPS = 3e8
 
 
 class Source(Protocol):
@@ -112,8 +114,10 @@ class Network(CurveModule):
         """Whether its steps are made by an :class:`featscale.training.ensemble.Ensemble`, alone or in company: a chain of dense layers, small
         enough to gain from it."""
         chain = hasattr(self.f.g, "chain") and self.f.gamma > 0 and float("inf") != self.data.B
-        most = STACKED_FLOPS if self.device.type == "cpu" else GPU_STACKED_FLOPS
-        return chain and self.gradients_ready is None and self.flops_per_step() <= most
+        if not chain or self.gradients_ready is not None:
+            return False
+        on_cpu = FUSED_FLOPS if fuses(self) else STACKED_FLOPS
+        return self.flops_per_step() <= (on_cpu if self.device.type == "cpu" else GPU_STACKED_FLOPS)
 
     def shape(self) -> tuple[Any, ...]:
         """Beside what all modules need: the network's tensors and activation, the update rule, the loss and the batch size."""
