@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from featscale.errors import BadInput, require
 from featscale.runs.claims import RunBusy
 from featscale.runs.identity import flattened
+from featscale.training.orders import PRECISION_NAMES
 from featscale.training.place import FILL, HOW
 
 VERSION_BASE = "1.3"
@@ -104,7 +105,9 @@ def check(cfg: DictConfig) -> dict[str, Any]:
         require(key in known, key, "not a key of the configuration", KEYS)
     for key in sorted(known):
         require(plain.get(key) not in (None, "???"), key, "missing", "a value")
-    require(plain["precision"] in ("float32", "float64"), "precision", plain["precision"], "float32 or float64")
+    require(
+        plain["precision"] in PRECISION_NAMES, "precision", plain["precision"], "one of " + ", ".join(PRECISION_NAMES)
+    )
     several = (
         f"1: on several devices a run is trained by launcher=slurm launcher.ranks=2, or by `{FILL}` and then `{HOW}`"
     )

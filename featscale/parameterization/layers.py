@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,8 @@ from featscale.errors import BadInput, require
 from featscale.parameterization.rules import Parameterization, Rate, Role, Tag
 
 KERNEL = 3
+# Between N features and N features: where the operations of a network are, and what autocast may round.
+WIDE: tuple[Role, ...] = ("hidden", "branch")
 
 
 def tag(parameter: nn.Parameter, label: Tag) -> nn.Parameter:
@@ -29,6 +33,21 @@ def tag_of(name: str, parameter: Tensor) -> Tag:
     return label
 
 
+def product(of: Callable[[Tensor, Tensor], Tensor], x: Tensor, W: Tensor, wide: bool) -> Tensor:
+    """of(x, W) in the dtype of W; under torch.autocast `wide` ones take its dtype for their operands, and others all digits."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return of(x, W)
+    if wide:
+        return of(x, W).to(W.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        return of(x, W)
+
+
+def convolution(x: Tensor, W: Tensor) -> Tensor:
+    """3×3, stride 1, zero padding."""
+    return F.conv2d(x, W, padding=KERNEL // 2)
+
+
 class ScaledLinear(nn.Module):
     """h = multiplier · W x + bias_multiplier · b, with W (fan_out, fan_in) and b (fan_out,) or None."""
 
@@ -38,10 +57,11 @@ class ScaledLinear(nn.Module):
         super().__init__()
         self.weight, self.bias = weight, bias
         self.multiplier, self.bias_multiplier = multiplier, bias_multiplier
+        self.wide = tag_of("weight", weight).role in WIDE
 
     def forward(self, x: Tensor) -> Tensor:
         """Inputs (B, fan_in) to outputs (B, fan_out)."""
-        h = self.multiplier * F.linear(x, self.weight)
+        h = self.multiplier * product(F.linear, x, self.weight, self.wide)
         return h if self.bias is None else h + self.bias_multiplier * self.bias
 
     def extra_repr(self) -> str:
@@ -59,11 +79,12 @@ class ScaledConv2d(nn.Module):
         super().__init__()
         self.weight, self.bias = weight, bias
         self.multiplier, self.bias_multiplier = multiplier, bias_multiplier
+        self.wide = tag_of("weight", weight).role in WIDE
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, channels, height, width) to (B, fan_out, height, width)."""
         # The multiplier is on the weights here: there are fewer of them than of pixels.
-        h = F.conv2d(x, self.multiplier * self.weight, padding=KERNEL // 2)
+        h = product(convolution, x, self.multiplier * self.weight, self.wide)
         return h if self.bias is None else h + self.bias_multiplier * self.bias[:, None, None]
 
     def extra_repr(self) -> str:

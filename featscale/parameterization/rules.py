@@ -115,6 +115,15 @@ class Parameterization:
         rule = self[tag.role]
         return rule.sigma * rule.scale(1, tag.fan_in, tag.branches)
 
+    def output_size(self, N: int) -> float:
+        """Size of an output at the start: N features of size 1, by random readout weights.
+
+        >>> parameterization("mean_field").output_size(256)
+        0.0625
+        """
+        readout = Tag("readout", N)
+        return math.sqrt(N) * self.multiplier(readout) * self.std(readout)
+
     def rate(self, tag: Tag, optimizer: str, eta0: float, N: int) -> Rate:
         """Learning rate of the displacement of a tagged tensor.
 

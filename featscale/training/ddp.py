@@ -39,6 +39,8 @@ class SlicedParts(Parts):
 
     def module(self, request: Request) -> tuple[CurveModule, Any]:
         """The module of a run, its gradients averaged. Raises: BadInput that names the field."""
+        whole = "false here: averaging is no part of a recording; a worker without --ddp records steps"
+        require(not request.execution.cuda_graph, "trainer.cuda_graph", True, whole)
         module, data = super().module(request)
         require(
             hasattr(module, "gradients_ready"),

@@ -13,6 +13,7 @@ from lightning import LightningModule
 
 from featscale.errors import require
 from featscale.numerics.grids import log_steps
+from featscale.training.execution import PLAIN, Execution
 from featscale.training.march import Joined, March, OneByOne
 
 # A loss this many times its first value is called diverged, before it overflows.
@@ -44,11 +45,13 @@ class CurveModule(LightningModule):
     science configuration they may differ (`stackable`), how many are faster so (:meth:`together`), and how (:meth:`join`).
 
     Arguments: T >= 1, steps of the run. eta > 0, flow time of one step. seeds, the seeds trained side by side. chunk, steps per call.
-    rows_per_decade, rows of the curve in a decade of steps.
+    rows_per_decade, rows of the curve in a decade of steps. execution, how steps are made.
     """
 
     # The dotted entries of the science configuration in which modules advanced together may differ ("seed", "model.gamma"); none: never.
     stackable: ClassVar[tuple[str, ...]] = ()
+    # Whether steps can be made in another way than the plain one.
+    executes: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """A class with an `advance` of its own is not joined by a `join` that it inherits, which knows nothing of it."""
@@ -56,8 +59,19 @@ class CurveModule(LightningModule):
         if "advance" in vars(cls) and not {"join", "stackable"} & set(vars(cls)):
             cls.stackable = ()
 
-    def __init__(self, T: int, eta: float, seeds: tuple[int, ...], chunk: int = 100, rows_per_decade: int = 24) -> None:
+    def __init__(
+        self,
+        T: int,
+        eta: float,
+        seeds: tuple[int, ...],
+        chunk: int = 100,
+        rows_per_decade: int = 24,
+        execution: Execution = PLAIN,
+    ) -> None:
         super().__init__()
+        if not self.executes:
+            execution.refuse(type(self).__name__)
+        self.execution = execution
         require(isinstance(T, int) and T >= 1, "steps", T, "an integer >= 1")
         require(isinstance(chunk, int) and chunk >= 1, "trainer.chunk", chunk, "an integer >= 1")
         require(all(seed >= 0 for seed in seeds) and len(seeds) >= 1, "seed", list(seeds), "integers >= 0")

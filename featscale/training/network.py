@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from featscale.errors import require
 from featscale.parameterization import Centred, Layers, tensor_rates
 from featscale.training.ensemble import Ensemble, ahead, fit, fuses
-from featscale.training.graph import Numbers, Recorder, Replayed
+from featscale.training.execution import EXACT, cannot_compile
+from featscale.training.graph import Numbers, Recorder, Replayed, cuda_graph
 from featscale.training.loss import MSE, Loss
 from featscale.training.march import Joined
 from featscale.training.module import CurveModule, Row
@@ -63,6 +64,7 @@ class Network(CurveModule):
     """
 
     stackable = ("seed", "parameterization.gamma", "optimizer.eta0", "data.q")
+    executes = True
 
     def __init__(
         self,
@@ -90,6 +92,7 @@ class Network(CurveModule):
         g = architecture(
             input_shape=data.input_shape, outputs=data.outputs, N=N, layers=layers, input_power=data.input_power
         )
+        self.execution.products.check_gamma(parameterization.gamma, parameterization.row.output_size(N))
         self.f = Centred(g, parameterization.gamma)
         self.forward_flops: float = g.flops  # type: ignore[assignment]
         pairs = tensor_rates(self.f, parameterization.row, optimizer.name, optimizer.eta0, N)
@@ -101,20 +104,34 @@ class Network(CurveModule):
                 self.register_buffer(name, torch.zeros_like(tensor, requires_grad=False))
         # Called between gradients and update, in the order of `tensors`: where processes average them, in place.
         self.gradients_ready: Callable[[Sequence[Tensor]], Any] | None = None
-        # Takes the steps to be replayed (:mod:`featscale.training.graph`); None: every step is made anew.
-        self.recorder: Recorder | None = None
+        # Takes the steps to be replayed; None: every step is made anew.
+        self.recorder: Recorder | None = cuda_graph if self.execution.cuda_graph else None
+        self.value: Callable[[Tensor, Tensor], Tensor] = self.batch_loss
         self.alone: Joined | None = None
 
     def on_fit_start(self) -> None:
-        """Take the test set."""
+        """Take the test set, and compile. Raises: BadInput if that fails."""
         self.test = self.data.test_set()
+        if self.execution.compile:
+            self._compile()
+
+    def _compile(self) -> None:
+        """The loss of a batch and its gradients, compiled before the first step."""
+        # What other modules compiled would count towards torch's limit of variants of one function.
+        torch.compiler.reset()
+        self.value = torch.compile(self.batch_loss, fullgraph=True, dynamic=False)
+        try:
+            self.gradients(*self.data.batch(self.seeds[0], 0))
+        except Exception as error:
+            raise cannot_compile(error) from error
 
     @property
     def stacks(self) -> bool:
         """Whether its steps are made by an :class:`featscale.training.ensemble.Ensemble`, alone or in company: a chain of dense layers, small
-        enough to gain from it."""
+        enough to gain from it, with all digits and not compiled."""
         chain = hasattr(self.f.g, "chain") and self.f.gamma > 0 and float("inf") != self.data.B
-        if not chain or self.gradients_ready is not None:
+        plain = self.execution.products is EXACT and not self.execution.compile and self.gradients_ready is None
+        if not chain or not plain:
             return False
         on_cpu = FUSED_FLOPS if fuses(self) else STACKED_FLOPS
         return self.flops_per_step() <= (on_cpu if self.device.type == "cpu" else GPU_STACKED_FLOPS)
@@ -124,7 +141,15 @@ class Network(CurveModule):
         tensors = tuple((name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in self.f.g.named_parameters())
         constants = tuple(item for item in vars(self.optimizer).items() if item[0] != "eta0")
         rule = (self.scaling.name, self.optimizer.name, constants, self.loss, self.data.B)
-        return (*super().shape(), self.stacks, type(self.f.g), str(getattr(self.f.g, "phi", None)), tensors, rule)
+        return (
+            *super().shape(),
+            self.stacks,
+            self.execution,
+            type(self.f.g),
+            str(getattr(self.f.g, "phi", None)),
+            tensors,
+            rule,
+        )
 
     def together(self) -> int:
         """As many as fit the caches of the cores that this process may use, or a GPU."""
@@ -142,10 +167,11 @@ class Network(CurveModule):
             self.alone = Ensemble([self], recorder=self.recorder)
         elif self.alone is None and self.recorder is not None:
             self.alone = Replayed(self, self.recorder, ahead(self.data.batch(self.seeds[0], start)[0]))
-        if self.alone is not None:
-            self.alone.advance(start, stop)
-        else:
-            self.advance_by_autograd(start, stop)
+        with self.execution.products.steps(self.device):
+            if self.alone is not None:
+                self.alone.advance(start, stop)
+            else:
+                self.advance_by_autograd(start, stop)
 
     def advance_by_autograd(self, start: int, stop: int) -> None:
         """The same updates as they are defined, equal to rounding."""
@@ -154,10 +180,20 @@ class Network(CurveModule):
 
     def make(self, x: Tensor, y: Tensor, numbers: Numbers) -> None:
         """One update from a batch, by autograd."""
-        gradients = torch.autograd.grad(self.loss.value(self.f(x), y), self.tensors)
+        gradients = self.gradients(x, y)
         if self.gradients_ready is not None:
             self.gradients_ready(gradients)
         self.update(gradients, numbers)
+
+    def batch_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """What is differentiated."""
+        return self.loss.value(self.f(x), y)
+
+    def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """∂(loss of the batch)/∂ϑ, in the order of `tensors`."""
+        with self.execution.products.forward(self.device):
+            loss = self.value(x, y)
+        return torch.autograd.grad(loss, self.tensors)
 
     def batches(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Its batches of the steps start, …, stop − 1."""
@@ -188,7 +224,8 @@ class Network(CurveModule):
     def observe(self) -> list[Row]:
         """Test loss and, for classes, accuracy."""
         x, y, weights = self.test
-        f = torch.cat([self.f(part) for part in x.split(TEST_CHUNK)])
+        with EXACT.steps(self.device):
+            f = torch.cat([self.f(part) for part in x.split(TEST_CHUNK)])
         f, y = f.double(), y.double()
         row: Row = {"seed": self.seeds[0], "loss": float(weights.double() @ self.loss.per_sample(f, y))}
         if self.data.classes:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 # The groups of the configuration that describe the parts of a run: the function that makes its module, and what that takes.
 PARTS = ("model", "data", "parameterization", "optimizer", "loss")
+# What `precision` may be; :mod:`featscale.training.execution` says what each is.
+PRECISION_NAMES = ("float64", "float32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)

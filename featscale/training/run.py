@@ -18,7 +18,7 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
-from featscale.errors import require
+from featscale.errors import BadInput, require
 from featscale.runs.claims import Claim, claim
 from featscale.runs.directory import Decision, RunDirectory, should_run
 from featscale.runs.identity import config_hash
@@ -28,6 +28,7 @@ from featscale.runs.record import Outcome, Record, Stop
 from featscale.training import checkpoint
 from featscale.training.callbacks import ProgressLine
 from featscale.training.checkpoint import CannotSave
+from featscale.training.execution import PRECISIONS, Execution
 from featscale.training.module import CurveModule
 from featscale.training.place import HOW
 from featscale.training.preemption import Preemption
@@ -35,7 +36,6 @@ from featscale.training.watch import Watch
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # Where the source lies that makes the runs.
 SOURCE = Path(__file__).parent
 ACCELERATORS = ("auto", "cpu", "gpu")
@@ -77,22 +77,36 @@ class Request:
         require(
             trainer["progress"] in ("auto", True, False), "trainer.progress", trainer["progress"], "auto, true or false"
         )
+        self.execution.check(self.device)
 
     @property
     def device(self) -> str:
         """The torch device type of the run."""
         return "cuda" if self.config["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available() else "cpu"
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of parameters and data."""
+        return PRECISIONS[self.config["precision"]].dtype
+
+    @property
+    def execution(self) -> Execution:
+        """How steps are made; manifests made before there was a choice say nothing of it."""
+        trainer = self.config["trainer"]
+        options = {name: trainer.get(name, False) for name in ("compile", "cuda_graph")}
+        return Execution(PRECISIONS[self.config["precision"]].products, **options)
+
     def module(self, model: Callable[..., CurveModule], **parts: Any) -> CurveModule:
         """The Lightning module of the run."""
         config = self.config
         return model(
             **parts,
-            dtype=DTYPES[config["precision"]],
+            dtype=self.dtype,
             T=config["steps"],
             seeds=tuple(range(config["seed"], config["seed"] + config["seeds"])),
             chunk=config["trainer"]["chunk"],
             rows_per_decade=config["rows_per_decade"],
+            execution=self.execution,
         )
 
 
@@ -188,7 +202,7 @@ def execute(
     """
     if request.config["trainer"]["threads"] is not None:
         torch.set_num_threads(request.config["trainer"]["threads"])
-    data.place(request.device, DTYPES[request.config["precision"]])
+    data.place(request.device, request.dtype)
     data.prepare_data()
     module = request.module(model, data=data, **parts)
     mirror = make_mirror(directory, request)
@@ -223,7 +237,7 @@ def _fit(job: Job, preemption: Preemption) -> tuple[Outcome, str | None]:
             # Lightning advises on data loading, which here is only ranges of steps.
             warnings.filterwarnings("ignore", module="lightning")
             trainer.fit(module, datamodule=job.data)
-    except CannotSave:
+    except (CannotSave, BadInput):
         raise
     except Exception as error:
         log.exception("run %s failed", job.directory.path)

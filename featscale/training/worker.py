@@ -19,7 +19,7 @@ from featscale.training.group import TogetherFailed, ready, train
 from featscale.training.module import CurveModule
 from featscale.training.orders import PARTS, Event, Policy
 from featscale.training.preemption import Preemption
-from featscale.training.run import DTYPES, Job, Request, begin, failure
+from featscale.training.run import Job, Request, begin, failure
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +149,9 @@ class Worker:
             torch.set_num_threads(threads)
         try:
             ready(job)
+        except BadInput as error:
+            self._skip(job.directory, "refused", str(error))
+            return False
         except Exception as error:
             log.exception("run %s failed", job.directory.path)
             self._ended(job, job.finish(*failure(job.module, error)))
@@ -194,11 +197,10 @@ class Parts:
 
     def _source(self, request: Request) -> Any:
         """The source of data on its device; only the last is kept, for it may be as large as the memory."""
-        precision = request.config["precision"]
-        key = config_hash({"data": request.config["data"], "on": request.device, "as": precision})
+        key = config_hash({"data": request.config["data"], "on": request.device, "as": str(request.dtype)})
         if key != self._data[0]:
             data = self.build(request.config["data"])
-            data.place(request.device, DTYPES[precision])
+            data.place(request.device, request.dtype)
             data.prepare_data()
             self._data = (key, data)
         return self._data[1]
