@@ -129,11 +129,13 @@ class Network(CurveModule):
     def stacks(self) -> bool:
         """Whether its steps are made by an :class:`featscale.training.ensemble.Ensemble`, alone or in company: a chain of dense layers, small
         enough to gain from it, with all digits and not compiled."""
-        chain = hasattr(self.f.g, "chain") and self.f.gamma > 0 and float("inf") != self.data.B
+        chain = hasattr(self.f.g, "chain") and float("inf") != self.data.B
         plain = self.execution.products is EXACT and not self.execution.compile and self.gradients_ready is None
         if not chain or not plain:
             return False
-        on_cpu = FUSED_FLOPS if fuses(self) else STACKED_FLOPS
+        if not (fused := fuses(self)) and self.f.gamma == 0:
+            return False
+        on_cpu = FUSED_FLOPS if fused else STACKED_FLOPS
         return self.flops_per_step() <= (on_cpu if self.device.type == "cpu" else GPU_STACKED_FLOPS)
 
     def shape(self) -> tuple[Any, ...]:

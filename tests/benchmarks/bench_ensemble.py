@@ -25,7 +25,7 @@ from featscale.training.network import Network
 from featscale.training.optimizer import SGD
 from featscale.training.scaling import Scaling
 
-B, DEPTH, ETA0, REPEATS, TIMED = 64, 3, 0.3, 5, 4
+B, DEPTH, ETA0, REPEATS, TIMED = 64, 3, 0.3, 8, 2
 
 
 def networks(N: int, E: int, T: int, data: Circle, dtype: torch.dtype = torch.float32) -> list[Network]:

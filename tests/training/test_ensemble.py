@@ -75,6 +75,22 @@ def test_the_stacked_steps_are_those_of_autograd(optimizer, architecture):
             assert tensor.any()
 
 
+@pytest.mark.parametrize("depth", [1, 3])
+def test_linearised_networks_stand_beside_others(depth):
+    """gamma = 0 and gamma > 0 in one group, each as by autograd."""
+    data, architecture = circle(torch.float64), partial(MLP, depth=depth)
+    together, defined = (
+        [network(data, 0, gamma, SGD(0.5), architecture) for gamma in (0.0, 1.0, 0.0)] for _ in range(2)
+    )
+    Ensemble(together).advance(0, 12)
+    for a, b in zip(together, defined, strict=True):
+        b.advance_by_autograd(0, 12)
+        for tensor, expected in zip(a.tensors, b.tensors, strict=True):
+            torch.testing.assert_close(tensor, expected, rtol=10 * IDENTITY, atol=10 * IDENTITY)
+    assert torch.equal(together[0].tensors[0], together[2].tensors[0])
+    assert not torch.allclose(together[0].tensors[0], together[1].tensors[0], rtol=0.01)
+
+
 @pytest.mark.parametrize("loss", [MSE(), CrossEntropy()])
 def test_classes_and_images_are_stacked_too(loss):
     data = Blobs(8)
@@ -133,7 +149,7 @@ def test_the_plainest_networks_are_compiled(change, compiled):
 
 def test_what_does_not_gain_goes_by_autograd():
     data = circle(torch.float64)
-    assert not network(data, 0, gamma=0.0).stacks
+    assert not network(data, 0, gamma=0.0, optimizer=Momentum(0.2)).stacks
     averaged = network(data, 0, gamma=1.0)
     averaged.gradients_ready = lambda gradients: None
     assert not averaged.stacks
