@@ -56,12 +56,12 @@ class Centred(nn.Module):
             )
             theta0.requires_grad_(False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Inputs (B, …) to outputs (B, outputs)."""
+    def forward(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """Inputs (B, …) to outputs (B, outputs); start, g(x; θ₀), where it is known already."""
         if self.gamma == 0:
             return self.linearised(x)
         trained: Tensor = functional_call(self.g, self.theta(), (x,))
-        return (trained - self.at_start(x)) / self.gamma
+        return (trained - (self.at_start(x) if start is None else start)) / self.gamma
 
     def at_start(self, x: Tensor) -> Tensor:
         """g(x; θ₀)."""

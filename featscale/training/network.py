@@ -108,10 +108,13 @@ class Network(CurveModule):
         self.recorder: Recorder | None = cuda_graph if self.execution.cuda_graph else None
         self.value: Callable[[Tensor, Tensor], Tensor] = self.batch_loss
         self.alone: Joined | None = None
+        # g(x; θ₀) on the test set, part by part, from the first row on.
+        self.test_start: list[Tensor | None] = []
 
     def on_fit_start(self) -> None:
         """Take the test set, and compile. Raises: BadInput if that fails."""
         self.test = self.data.test_set()
+        self.test_start = []
         if self.execution.compile:
             self._compile()
 
@@ -227,7 +230,9 @@ class Network(CurveModule):
         """Test loss and, for classes, accuracy."""
         x, y, weights = self.test
         with EXACT.steps(self.device):
-            f = torch.cat([self.f(part) for part in x.split(TEST_CHUNK)])
+            parts = x.split(TEST_CHUNK)
+            self.test_start = self.test_start or [self.f.at_start(part) if self.f.gamma else None for part in parts]
+            f = torch.cat([self.f(part, start) for part, start in zip(parts, self.test_start, strict=True)])
         f, y = f.double(), y.double()
         row: Row = {"seed": self.seeds[0], "loss": float(weights.double() @ self.loss.per_sample(f, y))}
         if self.data.classes:
