@@ -27,8 +27,8 @@ Array = NDArray[np.float64]
 Interval = tuple[float, float]
 
 EXPERIMENTS = ("circle_q", "circle_relu_power")
-# Flow time from which exponents are read: the first modes are learned; to the end of the run.
-START = 10.0
+# Exponents are read over the last factor of this in flow time: before it the first modes are learned.
+SPAN = 16.0
 Q, K_MAX, WIDTH = "data.q", "data.k_max", "model.N"
 # What runs must share, beside the task and the width, to be one task's.
 SETTINGS = ("data.B", "optimizer.eta0", "steps")
@@ -139,12 +139,13 @@ def _richness(
 ) -> tuple[Richness, CurveFit]:
     """The fit over all seeds, which are numbered anew so that both richnesses have them in one order."""
     rows = pl.concat(curve.select("t", "loss", pl.lit(i).alias("seed")) for i, curve in enumerate(curves))
-    window = (START, float(rows["t"].to_numpy().max()))
+    end = float(rows["t"].to_numpy().max())
+    window = (end / SPAN, end)
     fit = fit_curve(rows["t"].to_numpy(), rows["loss"].to_numpy(), rows["seed"].to_numpy(), window=window)
     mean = rows.group_by("t").agg(pl.col("loss").mean()).sort("t")
     t, loss = mean["t"].to_numpy(), mean["loss"].to_numpy()
     flow = gradient_flow(measure, gamma**2, t, rtol=1e-7).loss
-    inside = t >= START
+    inside = t >= window[0]
     expected = fit_curve(t[inside], flow[inside], window=window).exponent
     error = float(np.max(np.abs(loss[inside] / flow[inside] - 1)))
     limit = chi(beta, rich=gamma >= 0.5)

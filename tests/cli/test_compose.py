@@ -31,7 +31,7 @@ def test_scale_picks_the_size_of_an_experiment(experiment):
     )
     assert (small.model.N, small.steps) == (default.model.N, default.steps)
     assert paper.model.N > small.model.N
-    assert paper.steps > small.steps
+    assert paper.steps * paper.data.B > small.steps * small.data.B
     assert paper.data.q == small.data.q
 
 

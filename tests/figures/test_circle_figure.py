@@ -40,6 +40,7 @@ def pair(q=1.0, seeds=(0, 1, 2), **kwargs):
 def test_curves_of_the_theory_have_its_exponents_and_common_seeds_cancel():
     (task,) = circle.data(pair(scatter=0.05))
     assert (task.beta, task.regime, task.seeds, task.N) == (0.5, "hard", 3, 64)
+    assert task.window == pytest.approx((100 / circle.SPAN, 100), rel=0.1)
     for one in (task.lazy, task.rich):
         assert one.exponent == pytest.approx(one.theory, abs=0.1)
         assert one.error < 0.4
