@@ -176,13 +176,14 @@ def draw(figure: Figure, tasks: list[Task]) -> None:
 
 def _curves(axes: Axes, tasks: list[Task]) -> None:
     for index, task in enumerate(tasks):
-        for one, mark in ((task.lazy, "o"), (task.rich, "^")):
-            label = f"β = {task.beta:.2g}, γ = {one.gamma:g}"
+        for one, mark, line in ((task.lazy, "o", "-"), (task.rich, "^", "--")):
+            label = f"β = {task.beta:.2g}" if one is task.lazy else None
             axes.plot(one.t[::4], one.loss[::4], mark, ms=3, color=f"C{index}", label=label)
-            axes.plot(one.t, one.flow, "-" if one is task.lazy else "--", lw=0.8, color=f"C{index}")
+            axes.plot(one.t, one.flow, line, lw=0.8, color=f"C{index}")
     axes.set(xscale="log", yscale="log", xlabel="flow time t = η · step", ylabel="test loss")
     if tasks:
-        axes.legend(fontsize=5)
+        axes.set_title(f"○ — γ = {tasks[0].lazy.gamma:g}   △ - - γ = {tasks[0].rich.gamma:g}", fontsize=9)
+        axes.legend(fontsize=6)
 
 
 def _exponents(axes: Axes, tasks: list[Task]) -> None:
