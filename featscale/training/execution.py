@@ -33,7 +33,7 @@ class Products:
 
     def check(self, device: str) -> None:
         """Raise BadInput unless products like these can be had on a device of that type."""
-        if self is not TF32:
+        if self != TF32:
             return
         here = device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
         require(
@@ -69,13 +69,13 @@ class Products:
 
     def forward(self, device: torch.device) -> AbstractContextManager[object]:
         """Inside, a forward pass takes these products; the backward pass, made outside, follows it."""
-        if self is not BF16:
+        if self != BF16:
             return nullcontext()
         return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
     def steps(self, device: torch.device) -> AbstractContextManager[object]:
         """Inside, steps on a GPU take these products where torch has a switch for them; also that for convolutions, which torch leaves on."""
-        return nullcontext() if device.type != "cuda" else float32_products("tf32" if self is TF32 else "ieee")
+        return nullcontext() if device.type != "cuda" else float32_products("tf32" if self == TF32 else "ieee")
 
 
 EXACT = Products("exact")
@@ -135,7 +135,7 @@ class Execution:
     def refuse(self, who: str) -> None:
         """Raise BadInput for anything that is not plain, on behalf of a model that makes its steps in one way."""
         plain = f"false: {who} makes its steps in one way"
-        require(self.products is EXACT, "precision", self.products.name, f"float32 or float64 for {who}")
+        require(self.products == EXACT, "precision", self.products.name, f"float32 or float64 for {who}")
         require(not self.compile, "trainer.compile", self.compile, plain)
         require(not self.cuda_graph, "trainer.cuda_graph", self.cuda_graph, plain)
 
@@ -145,5 +145,6 @@ PLAIN = Execution()
 
 def cannot_compile(error: Exception) -> BadInput:
     """One line for what torch.compile raised."""
-    reason = " ".join(str(error).split())
+    # Up to torch's advice on how to see more.
+    reason = " ".join(str(error).split()).partition(" Set TORCHDYNAMO_VERBOSE")[0]
     return BadInput("trainer.compile", True, f"false: torch.compile fails here: {type(error).__name__}: {reason[:300]}")

@@ -133,7 +133,7 @@ class Network(CurveModule):
         """Whether its steps are made by an :class:`featscale.training.ensemble.Ensemble`, alone or in company: a chain of dense layers, small
         enough to gain from it, with all digits and not compiled."""
         chain = hasattr(self.f.g, "chain") and float("inf") != self.data.B
-        plain = self.execution.products is EXACT and not self.execution.compile and self.gradients_ready is None
+        plain = self.execution.products == EXACT and not self.execution.compile and self.gradients_ready is None
         if not chain or not plain:
             return False
         if not (fused := fuses(self)) and self.f.gamma == 0:
