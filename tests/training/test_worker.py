@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import Source, Stack, build, planned
+from tiny import Source, Stack, Tiny, build, planned
 
+from featscale.errors import BadInput
 from featscale.runs.claims import claim
 from featscale.runs.directory import RunDirectory
 from featscale.runs.manifest import Manifest, Planned, plan
@@ -164,6 +165,25 @@ def test_bad_input_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert last_words(told) == {runs[0].hash: "refused", runs[1].hash: "done"}
     assert told[0].cause == "optimizer.eta0: -1.0: a number > 0"
     assert not directory(tmp_path, runs[0]).path.exists()
+
+
+def test_what_this_place_cannot_do_is_refused_and_no_failed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler that is missing here may be there tomorrow."""
+    runs = [planned(seed=0)]
+
+    def refuse(self: Tiny) -> None:
+        raise BadInput("trainer.compile", True, "false: no compiler here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tiny, "on_fit_start", refuse)
+        told = work(tmp_path, runs)
+    assert [(event.status, event.cause) for event in told] == [
+        ("refused", "trainer.compile: True: false: no compiler here")
+    ]
+    assert not (directory(tmp_path, runs[0]).path / "record.json").exists()
+    assert last_words(work(tmp_path, runs)) == {runs[0].hash: "done"}
 
 
 @pytest.mark.parametrize("name", ["record.json", "curve.parquet"])
