@@ -1,14 +1,21 @@
 """A dry run: counts what is left, measures a few steps of each kind, writes nothing."""
 
 import importlib
+import json
 import re
 import sys
+import time
 
 import pytest
 
+from featscale.cli.crew import Crew
 from featscale.cli.train import door
+from featscale.cli.worker import work
+from featscale.runs.manifest import manifests
+from featscale.training import estimate
+from featscale.training.orders import Policy
 
-SMALL = ["model.N=8", "data.M=50", "data.B=4", "logger=none", "trainer.accelerator=cpu"]
+SMALL = ("model.N=8", "data.M=50", "data.B=4")
 
 
 @pytest.fixture
@@ -16,10 +23,11 @@ def train(monkeypatch, capsys, tmp_path):
     """train.py's own main in this process; returns (exit code, stdout)."""
     monkeypatch.syspath_prepend(str(door().parent))
     monkeypatch.setenv("FEATSCALE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
     module = importlib.import_module("train")
 
-    def main(*overrides):
-        monkeypatch.setattr(sys, "argv", ["train.py", *SMALL, *overrides])
+    def main(*overrides, common=SMALL):
+        monkeypatch.setattr(sys, "argv", ["train.py", "logger=none", "trainer.accelerator=cpu", *common, *overrides])
         monkeypatch.setattr(module, "outcomes", [])
         return module.main(), capsys.readouterr().out
 
@@ -36,6 +44,41 @@ def test_a_dry_sweep_measures_each_kind_once_and_writes_nothing(train, tmp_path)
     assert lines[-1].startswith("6 of 6 runs are left: about ")
     assert "with 2 workers" in lines[-1]
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        ("seed=0,1,2,3,4,5", "parameterization.gamma=0,1", "steps=3000", "model.N=64", "data.M=2000"),
+        ("seed=0,1,2,3", "model=mlp", "data=circle", "model.N=32", "steps=300", "optimizer.eta0=0.05"),
+    ],
+    ids=["solvable", "circle"],
+)
+def test_the_estimate_is_what_the_sweep_takes(sweep, train, tmp_path, monkeypatch):
+    """Processor time of this process on both sides, so that a busy machine changes neither; within a factor of two."""
+    train("-m", "seed=0", "steps=20", "name=first")
+    monkeypatch.setattr(estimate, "clock", time.process_time)
+    _, out = train("-m", *sweep, "dry_run=true", common=())
+    table = [line.split() for line in out.splitlines()[1:-1]]
+    estimated = sum(int(line[0]) * float(line[2]) for line in table)
+    assert train("-m", *sweep, "launcher=none", common=())[0] == 0
+    began = time.process_time()
+    result, _ = work(manifests(tmp_path / "runs" / "adhoc"), Crew(), Policy(), live=False)
+    assert set(result["trained"]) == {"done"}
+    assert estimated / 2 < time.process_time() - began < 2 * estimated
+
+
+def test_runs_are_estimated_in_the_groups_of_a_worker(train, tmp_path):
+    """… as the records name them, by shape; six workers would have a run each."""
+    overrides = ("-m", "seed=0,1,2", "parameterization.gamma=0,1", "steps=20")
+    _, out = train(*overrides, "dry_run=true")
+    assert out.splitlines()[1].split()[:2] == ["6", "3"]
+    assert out.splitlines()[1].endswith("parameterization.gamma=0,1")
+    _, out = train(*overrides, "dry_run=true", "trainer.workers=6")
+    assert [line.split()[:2] for line in out.splitlines()[1:-1]] == [["3", "1"], ["3", "1"]]
+    assert train(*overrides)[0] == 0
+    members = {json.loads(path.read_text())["group_members"] for path in tmp_path.rglob("record.json")}
+    assert members == {3}
 
 
 def test_operations_are_those_of_the_records(train, tmp_path):
