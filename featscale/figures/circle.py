@@ -162,15 +162,13 @@ def _interval(values: Array, level: float = 0.95) -> tuple[float, Interval]:
 
 
 def draw(figure: Figure, tasks: list[Task]) -> None:
-    """Curves of the widest networks, exponents against β, and exponents of one hard task against width."""
+    """Curves and exponents against β at the width that most tasks have, and what richness gains against width."""
     axes = figure.subplots(1, 3)
     wide = max(task.N for task in tasks)
     most = max((task.N for task in tasks), key=lambda N: sum(task.N == N for task in tasks))
     _curves(axes[0], [task for task in tasks if task.N == most and task.q_phi == 1])
     _exponents(axes[1], [task for task in tasks if task.N == most])
-    hard = [task for task in tasks if task.beta < 1 and task.q_phi == 1]
-    q = max((task.q for task in hard), key=lambda q: sum(task.q == q for task in hard), default=None)
-    _widths(axes[2], [task for task in hard if task.q == q])
+    _widths(axes[2], [task for task in tasks if task.q_phi == 1])
     figure.suptitle(f"ReLU networks on the circle, up to N = {wide}; lines: flow of the infinite-width spectrum at γ²")
 
 
@@ -189,7 +187,9 @@ def _curves(axes: Axes, tasks: list[Task]) -> None:
 def _exponents(axes: Axes, tasks: list[Task]) -> None:
     beta = np.linspace(0.05, max((task.beta for task in tasks), default=1.5) + 0.1, 200)
     for rich, style in ((False, "k-"), (True, "k--")):
-        axes.plot(beta, [chi(float(b), rich) for b in beta], style, lw=0.8, label="limit, rich" if rich else "limit")
+        axes.plot(
+            beta, [chi(float(b), rich) for b in beta], style, lw=0.8, label="limit, rich" if rich else "limit, lazy"
+        )
     for index, name in enumerate(("lazy", "rich")):
         sides: list[Richness] = [getattr(task, name) for task in tasks]
         betas = np.array([task.beta for task in tasks])
@@ -203,15 +203,21 @@ def _exponents(axes: Axes, tasks: list[Task]) -> None:
 
 
 def _widths(axes: Axes, tasks: list[Task]) -> None:
-    for index, name in enumerate(("lazy", "rich")):
-        sides: list[Richness] = [getattr(task, name) for task in tasks]
-        half = [(one.interval[1] - one.interval[0]) / 2 for one in sides]
-        N = [task.N for task in tasks]
-        axes.errorbar(N, [one.exponent for one in sides], half, fmt="o-", ms=4, color=f"C{index}", label=name)
-        for one in sides[-1:]:
-            axes.axhline(one.theory, color=f"C{index}", lw=0.8)
-    title = f"q = {tasks[0].q:g}: exponents against width" if tasks else "no hard task"
-    axes.set(xscale="log", xlabel="width N", ylabel="time exponent", title=title)
+    """The gain of the tasks trained at most widths, with the gain of the flow as a line."""
+    by_q = {q: list(group) for q, group in groupby(tasks, key=lambda task: task.q)}
+    most = max((len(group) for group in by_q.values()), default=0)
+    for index, group in enumerate(group for group in by_q.values() if len(group) == most):
+        gain, N = np.array([task.difference for task in group]), np.array([task.N for task in group])
+        half = gain - np.array([task.difference_interval[0] for task in group])
+        # Side by side, so that bars do not cover one another.
+        axes.errorbar(N * 1.04**index, gain, half, fmt="o", ms=4, color=f"C{index}", label=f"β = {group[0].beta:.2g}")
+        axes.axhline(group[-1].rich.theory - group[-1].lazy.theory, color=f"C{index}", lw=0.8)
+    axes.axhline(0, color="0.6", lw=0.8, ls=":")
+    axes.set_xscale("log")
+    widths = sorted({task.N for task in tasks})
+    axes.set_xticks(widths, [str(N) for N in widths])
+    axes.minorticks_off()
+    axes.set(xlabel="width N", ylabel="rich − lazy exponent", title="what richness gains against width")
     axes.legend(fontsize=7)
 
 
