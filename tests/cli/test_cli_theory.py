@@ -5,11 +5,14 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featscale.cli.app import app
+from featscale.cli.crew import THREADS
 from featscale.cli.output import run
+from featscale.simulate import curves
 from featscale.spectra import PowerLaw
 from featscale.theory.flow import gradient_flow
 
@@ -81,6 +84,28 @@ def test_simulate_both_methods_agree(call):
     assert fast["step"] == naive["step"]
     assert fast["loss_mean"] == pytest.approx(naive["loss_mean"], rel=1e-12)
     assert len(fast["loss_sem"]) == len(fast["step"])
+
+
+@pytest.mark.parametrize(("said", "threads"), [(None, 1), ("2", 2)])
+def test_simulate_takes_one_thread_unless_told(said, threads, call, monkeypatch):
+    before, seen = torch.get_num_threads(), []
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    if said is not None:
+        monkeypatch.setenv(THREADS[0], said)
+    original = curves.simulate
+
+    def watched(*parts, **options):
+        seen.append(torch.get_num_threads())
+        return original(*parts, **options)
+
+    monkeypatch.setattr(curves, "simulate", watched)
+    torch.set_num_threads(2)
+    try:
+        answer(call, *SIMULATE)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [threads]
 
 
 DMFT = "theory dmft --alpha 1.5 --beta 0.5 --gamma 1 --eta 0.1 --width 16 --batch 8 --modes 100 --steps 12".split()
