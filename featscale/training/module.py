@@ -64,7 +64,7 @@ class CurveModule(LightningModule):
         T: int,
         eta: float,
         seeds: tuple[int, ...],
-        chunk: int = 100,
+        chunk: int = 1000,
         rows_per_decade: int = 24,
         execution: Execution = PLAIN,
     ) -> None:

@@ -42,10 +42,10 @@ def test_thirty_kills_change_nothing(tmp_path: Path) -> None:
     witness, kills = Witness(runs), 0
     with open(tmp_path / "stderr", "a") as said:
         process = worker(folder, "--processes", "4", "--threads", "1", stderr=said, stdout=subprocess.DEVNULL)
-        while process.poll() != 0:
+        while (code := process.poll()) != 0:
             witness.look()
-            if process.poll() is not None:
-                assert process.returncode == -signal.SIGKILL, (tmp_path / "stderr").read_text()[-2000:]
+            if code is not None:
+                assert code == -signal.SIGKILL, (tmp_path / "stderr").read_text()[-2000:]
                 process = worker(folder, "--processes", "4", "--threads", "1", stderr=said, stdout=subprocess.DEVNULL)
             living = victims(process.pid)
             if kills < KILLS and living:

@@ -144,6 +144,9 @@ def test_the_plainest_networks_are_compiled(change, compiled):
     data.place("cpu", torch.float32)
     one = network(data, 0, 1.0, **change)
     assert fuses(one) == compiled
+    data.input_shape = (1, 2, 6)
+    assert not fuses(network(data, 0, 1.0, **change))
+    data.input_shape = Blobs.input_shape
     assert (Ensemble([one]).blocks[0].fused is not None) == compiled
 
 
