@@ -112,7 +112,7 @@ def groups(left: Sequence[Planned], parts: Any, share: int) -> Iterator[Sequence
     Arguments: parts, a :class:`featscale.training.worker.Parts`. share, the number of workers.
     """
     from featscale.training.orders import Policy
-    from featscale.training.worker import without
+    from featscale.training.worker import joining_key
 
     made: dict[str, tuple[tuple[str, ...], int]] = {}
     fitting: dict[str, list[Planned]] = {}
@@ -123,9 +123,9 @@ def groups(left: Sequence[Planned], parts: Any, share: int) -> Iterator[Sequence
             module, _ = parts.module(_request(one))
             made[kind] = (module.stackable, module.together() if module.stackable else 1)
         stackable, together = made[kind]
-        key = config_hash({"science": without(one.science, stackable), "trainer": one.config["trainer"]})
-        fitting.setdefault(key if together > 1 else one.hash, []).append(one)
-        most.setdefault(key if together > 1 else one.hash, min(together, Policy().most))
+        key = joining_key(one, stackable) if together > 1 else one.hash
+        fitting.setdefault(key, []).append(one)
+        most.setdefault(key, min(together, Policy().most))
     for key, runs in fitting.items():
         rest = runs
         while rest:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from featscale.models.activations import Activation
 from featscale.parameterization.layers import ScaledLinear
+from featscale.training.execution import EXACT
 from featscale.training.graph import Numbers, Recorder, Replayed
 from featscale.training.loss import MSE
 from featscale.training.optimizer import SGD
@@ -42,8 +43,8 @@ class Ensemble:
     def __init__(
         self, networks: Sequence[Network], threads: int | None = None, recorder: Recorder | None = None
     ) -> None:
-        gpu = networks[0].device.type != "cpu"
-        self.threads = 1 if gpu else min(threads or torch.get_num_threads(), len(networks))
+        self.device = networks[0].device
+        self.threads = 1 if self.device.type != "cpu" else min(threads or torch.get_num_threads(), len(networks))
         # Stacks of no more than fits, as many for every thread.
         count = min(len(networks), -(-len(networks) // (fit(networks[0]) * self.threads)) * self.threads)
         edges = [len(networks) * i // count for i in range(count + 1)]
@@ -51,7 +52,7 @@ class Ensemble:
 
     def advance(self, start: int, stop: int) -> None:
         """Make the updates start, …, stop − 1 of every network."""
-        with one_thread():
+        with EXACT.steps(self.device), one_thread():
             if self.threads == 1:
                 for block in self.blocks:
                     block.advance(start, stop)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from featscale.runs.manifest import Planned, plan
-from featscale.training.group import Loop
+from featscale.training.group import set_up
 from featscale.training.module import CurveModule
 from featscale.training.orders import Event, Policy
 from featscale.training.preemption import Preemption
@@ -68,8 +68,7 @@ def estimate(modules: Sequence[CurveModule], data: Any, device: str, seconds: fl
     """
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    # A module keeps only a weak reference to its loop.
-    loops = [_ready(module, data, device) for module in modules]
+    loops = [set_up(module, data, device) for module in modules]
     first = modules[0]
     shapes: dict[Any, list[CurveModule]] = {}
     for module in modules:
@@ -104,18 +103,6 @@ def overhead(run: Planned, build: Build) -> Overhead:
     first = ended[0] - began
     later = (ended[-1] - ended[0]) / max(len(ended) - 1, 1)
     return Overhead(max(first - later, 0.0), later)
-
-
-def _ready(module: CurveModule, data: Any, device: str) -> Loop:
-    """Put a module on its device and give it its optimisers, as :func:`featscale.training.group.ready` does; returns its loop."""
-    data.setup("fit")
-    module.to(device)
-    made: Any = module.configure_optimizers()
-    loop = Loop([] if made is None else list(made) if isinstance(made, (list, tuple)) else [made])
-    module.trainer = loop
-    module.on_fit_start()
-    module.train()
-    return loop
 
 
 def _per_step(members: Sequence[CurveModule], device: str, seconds: float) -> float:

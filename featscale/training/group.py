@@ -18,6 +18,7 @@ import torch
 from featscale.runs.record import Outcome
 from featscale.training.checkpoint import CannotSave
 from featscale.training.march import March
+from featscale.training.module import CurveModule
 from featscale.training.preemption import Preemption
 from featscale.training.run import Job, ending, failure
 from featscale.training.watch import Watch
@@ -51,17 +52,24 @@ class TogetherFailed(Exception):
 
 
 def ready(job: Job) -> None:
-    """Put the module of `job` on its device and give it its optimisers, in the order in which Lightning's Trainer does."""
-    module = job.module
-    job.data.setup("fit")
-    module.to(job.request.device)
+    """Set the module of `job` up, and take the optimisers' part of its checkpoint."""
+    job.loop = set_up(job.module, job.data, job.request.device)
+    job.restore_optimizers()
+
+
+def set_up(module: CurveModule, data: Any, device: str) -> Loop:
+    """Put a module on its device and give it its optimisers, in the order in which Lightning's Trainer does.
+
+    Returns: what stands for the trainer; keep it, for a module has only a weak reference to it.
+    """
+    data.setup("fit")
+    module.to(device)
     made: Any = module.configure_optimizers()
-    optimizers = [] if made is None else list(made) if isinstance(made, (list, tuple)) else [made]
-    job.loop = Loop(optimizers)
-    module.trainer = job.loop
+    loop = Loop([] if made is None else list(made) if isinstance(made, (list, tuple)) else [made])
+    module.trainer = loop
     module.on_fit_start()
     module.train()
-    job.restore_optimizers()
+    return loop
 
 
 def train(jobs: Sequence[Job], preemption: Preemption, report: Report = quiet, ended: Ended = unheard) -> None:

@@ -121,11 +121,10 @@ class Worker:
         return mates
 
     def _key(self, run: Planned | Request, stackable: tuple[str, ...]) -> str:
-        """Equal for runs that differ in `stackable` entries only."""
+        """The :func:`joining_key`, made once for each run."""
         name = (run.hash, stackable)
         if name not in self._keys:
-            rest = without(run.science, stackable)
-            self._keys[name] = config_hash({"science": rest, "trainer": run.config["trainer"]})
+            self._keys[name] = joining_key(run, stackable)
         return self._keys[name]
 
     def _train(self, jobs: list[Job]) -> None:
@@ -204,6 +203,11 @@ class Parts:
             data.prepare_data()
             self._data = (key, data)
         return self._data[1]
+
+
+def joining_key(run: Planned | Request, stackable: Sequence[str]) -> str:
+    """Equal for runs that differ in `stackable` entries only, and are done in the same way."""
+    return config_hash({"science": without(run.science, stackable), "trainer": run.config["trainer"]})
 
 
 def without(science: Mapping[str, Any], entries: Sequence[str]) -> dict[str, Any]:
