@@ -22,6 +22,16 @@ from featscale.runs.table import collect, runs_table
 from featscale.training.orders import Policy
 
 QUIET = ["logger=none", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.progress=false"]
+# A network small enough to be trained by several processes in seconds.
+NETWORK = [
+    "model=mlp",
+    "model.N=16",
+    "data=circle",
+    "data.B=8",
+    "optimizer.eta0=0.05",
+    "logger=none",
+    "trainer.accelerator=cpu",
+]
 # Entries of a record that say when and where a run was trained, not what came out.
 CIRCUMSTANCES = ("wall_seconds", "started", "ended", "group_members", "overrides", "git", "mirror_problem")
 

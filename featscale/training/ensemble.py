@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from featscale.models.activations import Activation
 from featscale.parameterization.layers import ScaledLinear
 from featscale.training.execution import EXACT
-from featscale.training.graph import Numbers, Recorder, Replayed
+from featscale.training.graph import Numbers, Replayed
 from featscale.training.loss import MSE
 from featscale.training.optimizer import SGD
 from featscale.training.stack import Displaced, Layer, Operation, Stack
@@ -37,18 +37,16 @@ class Ensemble:
     """Networks of one shape side by side, in stacks that fit a core's cache, on `threads` threads (None: as many as torch has).
 
     After `advance` each holds the bits of its own `advance`, whatever the company, the stacks and the threads; on a GPU, whose products choose
-    their algorithm by the size of a stack, the same to rounding. With a `recorder` the steps are recorded and replayed.
+    their algorithm by the size of a stack, the same to rounding. Where they have a `recorder` the steps are recorded and replayed.
     """
 
-    def __init__(
-        self, networks: Sequence[Network], threads: int | None = None, recorder: Recorder | None = None
-    ) -> None:
+    def __init__(self, networks: Sequence[Network], threads: int | None = None) -> None:
         self.device = networks[0].device
         self.threads = 1 if self.device.type != "cpu" else min(threads or torch.get_num_threads(), len(networks))
         # Stacks of no more than fits, as many for every thread.
         count = min(len(networks), -(-len(networks) // (fit(networks[0]) * self.threads)) * self.threads)
         edges = [len(networks) * i // count for i in range(count + 1)]
-        self.blocks = [Block(networks[a:b], recorder) for a, b in pairwise(edges)]
+        self.blocks = [Block(networks[a:b]) for a, b in pairwise(edges)]
 
     def advance(self, start: int, stop: int) -> None:
         """Make the updates start, …, stop − 1 of every network."""
@@ -83,7 +81,8 @@ def fuses(network: Network) -> bool:
     dense = [cast(ScaledLinear, g.get_submodule(name)) for name, _ in g.chain()]
     plain = g.phi.in_place and not any(skip for _, skip in g.chain()) and all(layer.bias is None for layer in dense)
     rule = isinstance(network.optimizer, SGD) and isinstance(network.loss, MSE)
-    return plain and rule and network.device.type == "cpu" and math.prod(network.data.input_shape) <= network.N
+    here = network.device.type == "cpu" and network.recorder is None
+    return plain and rule and here and math.prod(network.data.input_shape) <= network.N
 
 
 def ahead(x: Tensor) -> int:
@@ -107,7 +106,7 @@ class Block:
     """Networks of one shape as one :class:`featscale.training.fused.Fused` or :class:`featscale.training.stack.Stack`; what is trained is copied
     in before steps and back after."""
 
-    def __init__(self, networks: Sequence[Network], recorder: Recorder | None = None) -> None:
+    def __init__(self, networks: Sequence[Network]) -> None:
         self.networks = networks
         # Of the step that is being made.
         self.now: Numbers = ()
@@ -125,14 +124,14 @@ class Block:
         self.ahead = ahead(self.gamma.new_empty(len(networks), B, layers[0].weight.theta.shape[2]))
         self.fused: Fused | None = None
         self.replayed: Replayed | None = None
-        if recorder is None and fuses(networks[0]):
+        if fuses(networks[0]):
             # As late as this: its compiler takes a second to import.
             from featscale.training.fused import Fused
 
             self.fused = Fused(layers, self.gamma, [self._rate(layer.weight) for layer in layers], B)
             return
         self.stack = Stack(layers, g.phi, self.gamma, B, self._slope, self._move)
-        if recorder is not None:
+        if (recorder := networks[0].recorder) is not None:
             self.replayed = Replayed(self, recorder, self.ahead)
 
     def advance(self, start: int, stop: int) -> None:

@@ -32,22 +32,14 @@ clock: Callable[[], float] = time.perf_counter
 class Estimate:
     """The measured cost of a group of runs that a worker takes together; of a group of one, of a run.
 
-    seconds_per_step, of all of them. seconds_per_row, of one row of each curve. rows and steps of each. together, how many at most are of one shape
-    and so make their steps together. memory_bytes, the largest that this
-    process has been until now; on a GPU the largest that was allocated there for these runs.
+    seconds_per_step, of all of them. seconds_per_row, of one row of each curve. together, how many at most are of one shape and so make their steps
+    together. memory_bytes, the largest that this process has been until now; on a GPU the largest that was allocated there for these runs.
     """
 
     seconds_per_step: float
     seconds_per_row: float
-    rows: int
-    steps: int
     together: int
     memory_bytes: int
-
-    @property
-    def seconds(self) -> float:
-        """Of all steps and rows."""
-        return self.steps * self.seconds_per_step + self.rows * self.seconds_per_row
 
 
 @dataclass(frozen=True)
@@ -69,7 +61,6 @@ def estimate(modules: Sequence[CurveModule], data: Any, device: str, seconds: fl
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     loops = [set_up(module, data, device) for module in modules]
-    first = modules[0]
     shapes: dict[Any, list[CurveModule]] = {}
     for module in modules:
         shapes.setdefault(module.shape() if module.stackable else id(module), []).append(module)
@@ -80,7 +71,7 @@ def estimate(modules: Sequence[CurveModule], data: Any, device: str, seconds: fl
     row = _now(device) - began
     del loops
     together = max(map(len, shapes.values()))
-    return Estimate(per_step, row, len(first.log_steps), first.T, together, _memory(device))
+    return Estimate(per_step, row, together, _memory(device))
 
 
 def overhead(run: Planned, build: Build) -> Overhead:

@@ -164,12 +164,12 @@ class Network(CurveModule):
     @classmethod
     def join(cls, members: Sequence[Any]) -> Joined:
         """Networks of one shape in stacked steps."""
-        return Ensemble(members, recorder=members[0].recorder) if members[0].stacks else super().join(members)
+        return Ensemble(members) if members[0].stacks else super().join(members)
 
     def advance(self, start: int, stop: int) -> None:
         """Make the updates start, …, stop − 1."""
         if self.alone is None and self.stacks:
-            self.alone = Ensemble([self], recorder=self.recorder)
+            self.alone = Ensemble([self])
         elif self.alone is None and self.recorder is not None:
             self.alone = Replayed(self, self.recorder, ahead(self.data.batch(self.seeds[0], start)[0]))
         with self.execution.products.steps(self.device):

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from cluster import wait_for
+from fault_tools import NETWORK
 
 from featscale.cli import sweep
 from featscale.cli.crew import Crew
@@ -18,17 +19,7 @@ from featscale.errors import BadInput
 from featscale.runs.manifest import Manifest, manifests
 from featscale.training.orders import Policy
 
-SWEEP = [
-    "model=mlp",
-    "model.N=16",
-    "data=circle",
-    "data.B=8",
-    "optimizer.eta0=0.05",
-    "logger=none",
-    "trainer.accelerator=cpu",
-    "trainer.checkpoint_seconds=1000",
-    "steps=500",
-]
+SWEEP = [*NETWORK, "trainer.checkpoint_seconds=1000", "steps=500"]
 
 
 def plan(runs: Path, name: str) -> Manifest:

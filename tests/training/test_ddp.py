@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from fault_tools import NETWORK
 
 from featscale.cli.compose import part
 from featscale.cli.sweep import fill
@@ -26,17 +27,7 @@ from featscale.training.run import Request
 from featscale.training.team import Sliced, meeting
 from featscale.training.worker import Parts
 
-SWEEP = [
-    "-m",
-    "name=team",
-    "model=mlp",
-    "model.N=16",
-    "data=circle",
-    "data.B=8",
-    "optimizer.eta0=0.05",
-    "logger=none",
-    "trainer.accelerator=cpu",
-]
+SWEEP = ["-m", "name=team", *NETWORK]
 
 
 def variables(runs: Path) -> dict[str, str]:

@@ -86,7 +86,9 @@ def test_a_replayed_ensemble_has_the_bits_of_its_steps(optimizer, monkeypatch):
     """With the products of a GPU: those of NumPy are not torch's to record."""
     monkeypatch.setattr(stack, "product", lambda a, b, out: partial(torch.bmm, a, b, out=out))
     replayed, plain = (networks(MLP_ON_CIRCLE, optimizer, (0.5, 1.0, 2.0)) for _ in range(2))
-    walk(Ensemble(replayed, recorder=tape))
+    for network in replayed:
+        network.recorder = tape
+    walk(Ensemble(replayed))
     walk(Ensemble(plain))
     for a, b in zip(replayed, plain, strict=True):
         assert_same(a, b)
@@ -160,7 +162,9 @@ def test_a_cuda_graph_replays_a_network(case, optimizer):
 def test_on_a_gpu_many_networks_are_those_alone_and_those_of_autograd(optimizer, recorder):
     gammas = (0.5, 1.0, 2.0)
     together, alone, defined = (networks(MLP_ON_CIRCLE, optimizer, gammas, "cuda") for _ in range(3))
-    walk(Ensemble(together, recorder=recorder))
+    for network in together:
+        network.recorder = recorder
+    walk(Ensemble(together))
     for many, one, plain in zip(together, alone, defined, strict=True):
         one.recorder = recorder
         walk(one)
